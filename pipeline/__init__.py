@@ -1,0 +1,1 @@
+"""Builds visual preference datasets: prompts, generate, pair, judge, agree, shard."""

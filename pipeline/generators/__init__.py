@@ -1,0 +1,1 @@
+"""Models that render prompts. Room for a new one: see README.md here."""

@@ -1,0 +1,1 @@
+"""Models that label pairs. Room for a new one: see README.md here."""

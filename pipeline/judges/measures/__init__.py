@@ -1,0 +1,1 @@
+"""What embedded judges measure in decoded media; one file per idea."""

@@ -1,0 +1,1 @@
+"""Who runs units: retries, lost workers, resume."""

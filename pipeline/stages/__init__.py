@@ -1,0 +1,1 @@
+"""The stages of a build, in ORDER; one file per stage."""

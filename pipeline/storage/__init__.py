@@ -1,0 +1,1 @@
+"""Where bytes live: one small protocol, one file per kind of store."""
