@@ -10,11 +10,11 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from typing import Any, ClassVar, Literal, Self, TypeVar, Union
+from typing import Any, ClassVar, Literal, Self, TypeVar, Union, cast
 
 import pyarrow as pa
 
@@ -37,6 +37,7 @@ class Reason(StrEnum):
     INVALID_VERDICT = "invalid_verdict"  # a judge gave no usable answer
     INCONSISTENT = "inconsistent"  # a judge changed its mind when the order was swapped
     CONFLICT = "conflict"  # judges chose different sides
+    UNEXPECTED = "unexpected"  # judges chose the side that the recipe made to lose
     TOO_FEW_VOTES = "too_few_votes"  # too many judges abstained
 
 
@@ -90,7 +91,7 @@ class Checks:
         return next((a.value for a in self.attributes if a.name == name), None)
 
 
-class _Record:
+class Record:
     """Storage of a record: explicit schema, rows to table and back."""
 
     __slots__ = ()
@@ -98,6 +99,7 @@ class _Record:
 
     @classmethod
     def schema(cls) -> pa.Schema:
+        """Return the columns in which this record is stored."""
         return _schema(cls)
 
     @classmethod
@@ -114,7 +116,7 @@ class _Record:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prompt(_Record):
+class Prompt(Record):
     """A text to render. ``id`` from category and text; a perturbed prompt keeps its original's root.
 
     ``status`` is "failed" for a row of a user's pool that cannot be used: ``reason`` says why and
@@ -146,7 +148,7 @@ class Defect:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Generation(_Record):
+class Generation(Record):
     """One image or video of a prompt. ``id`` from prompt, generator spec, seed and size.
 
     ``defects`` is what the embedded renderer did wrong (None: a model, nobody knows). It serves
@@ -175,7 +177,7 @@ class Generation(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pair(_Record):
+class Pair(Record):
     """Two generations of one root prompt. ``id`` from root prompt, both generations and recipe.
 
     ``expected`` is the winning side where the recipe knows it. A ``gold`` pair calibrates judges and
@@ -195,7 +197,7 @@ class Pair(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict(_Record):
+class Verdict(Record):
     """One answer of one judge to one order of a pair; ``choice`` is in pair coordinates.
 
     ``p_first`` is the judge's probability that the pair's first side is better (None: not given).
@@ -223,8 +225,11 @@ class Vote:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement(_Record):
-    """The label of a pair, or the one reason why it has none."""
+class Agreement(Record):
+    """The label of a pair, or the one reason why it has none.
+
+    ``bytes`` of both media and the stricter of their licence profiles decide which shard it fills.
+    """
 
     id: str
     pair_id: str
@@ -237,6 +242,8 @@ class Agreement(_Record):
     confidence: float | None
     reason: Reason | None
     votes: tuple[Vote, ...]
+    bytes: int
+    licence_profile: LicenceProfile | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,7 +257,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShardEntry(_Record):
+class ShardEntry(Record):
     """Where a kept pair lies in a shard."""
 
     SORT_BY: ClassVar[str] = "key"
@@ -267,6 +274,12 @@ class ShardEntry(_Record):
 
 
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _once(function: F) -> F:
+    """``functools.cache`` for classes, which its own type hints do not count as hashable."""
+    return cast("F", cache(function))
 
 
 def _plain(value: Any) -> Any:
@@ -280,7 +293,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-@cache
+@_once
 def _hints(cls: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
@@ -296,7 +309,7 @@ def _typed(hint: Any, value: Any) -> Any:
         return None
     hint = _required(hint)
     if dataclasses.is_dataclass(hint):
-        return _record(hint, value)
+        return _record(cast("Any", hint), value)
     if typing.get_origin(hint) is tuple:
         return tuple(_typed(typing.get_args(hint)[0], item) for item in value)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
@@ -311,7 +324,7 @@ def _required(hint: Any) -> Any:
     return hint
 
 
-@cache
+@_once
 def _schema(cls: Any) -> pa.Schema:
     return pa.schema([_field(name, hint) for name, hint in _hints(cls).items()])
 
@@ -330,5 +343,5 @@ def _arrow_type(hint: Any) -> pa.DataType:
     if typing.get_origin(hint) is tuple:
         return pa.list_(pa.field("item", _arrow_type(typing.get_args(hint)[0]), nullable=False))
     if dataclasses.is_dataclass(hint):
-        return pa.struct([_field(name, inner) for name, inner in _hints(hint).items()])
+        return pa.struct([_field(name, inner) for name, inner in _hints(cast("Any", hint)).items()])
     raise TypeError(f"no column type for {hint!r}: use str, int, float, bool, a tuple or a record")

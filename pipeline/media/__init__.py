@@ -45,6 +45,11 @@ def probe(data: bytes, mime: str) -> Probe:
     return video.probe(data) if _is_video(mime) else image.probe(data)
 
 
+def mime_of(modality: str) -> str:
+    """Return the media type in which images or videos are kept."""
+    return {"image": image.MIME, "video": video.MIME}[modality]
+
+
 def key(sha256: str, mime: str) -> str:
     """Return where a store keeps this medium: two hex digits spread a million files over 256 folders."""
     _is_video(mime)

@@ -1,0 +1,196 @@
+"""The commands as functions: everything the command line does, for use from Python.
+
+>>> settings = load("laptop", categories=["portrait"])
+>>> built = build(settings, "runs/portraits")
+>>> verify("runs/portraits").pairs
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+
+from pipeline import media
+from pipeline.config import Runner, Settings, data_root, load_category, load_profile, nearest
+from pipeline.dataset import manifest as manifests
+from pipeline.dataset import verify as verification
+from pipeline.errors import ConfigError
+from pipeline.records import Agreement, Generation, Modality, Pair, Prompt, Record, Verdict
+from pipeline.report.data import ReportInput, ShardRow
+from pipeline.report.page import render
+from pipeline.runners import plan as planning
+from pipeline.runners import status as statuses
+from pipeline.runners.base import Workers
+from pipeline.runners.build import Build, Built
+from pipeline.runners.local import LocalWorkers
+from pipeline.runners.progress import Display
+from pipeline.stages import Resources, Stage, read_part
+from pipeline.stages.check import check
+from pipeline.storage import Store, open_store
+
+REPORT_KEY = "report.html"
+R = TypeVar("R", bound=Record)
+
+
+def load(
+    profile: str = "laptop",
+    *,
+    categories: Sequence[str] = (),
+    folder: Path | None = None,
+    modality: Modality | None = None,
+    quota: int | None = None,
+    runner: Runner | None = None,
+    workers: int | None = None,
+) -> Settings:
+    """Read a profile (its name, or the path of a TOML file) and the categories to build.
+
+    ``folder`` holds the category files, ``quota`` replaces the quota of every category, ``runner`` and
+    ``workers`` those of the profile. Raises ConfigError naming file, key and remedy.
+    """
+    folder = folder or data_root() / "categories"
+    path = Path(profile) if profile.endswith(".toml") else data_root() / f"infra/profiles/{profile}.toml"
+    known = sorted(path.stem for path in folder.glob("*.toml"))
+    for name in categories:
+        if name not in known:
+            raise ConfigError(f"{folder}: no category {name!r}: {nearest(name, known)}")
+    chosen = [load_category(folder / f"{name}.toml") for name in categories or known]
+    given = {"runner": runner, "workers": workers, "image_quota": quota, "video_quota": quota}
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    settings = Settings(
+        profile=dataclasses.replace(load_profile(path), **changes),
+        categories=tuple(item for item in chosen if modality in (None, item.modality)),
+    )
+    if not settings.categories:
+        raise ConfigError(f"{folder}: no {modality or ''} category among {', '.join(known) or 'no files'}")
+    return settings
+
+
+def build(
+    settings: Settings,
+    run: str,
+    *,
+    address: str | None = None,
+    skip_failed: bool = False,
+    console: Console | None = None,
+) -> Built:
+    """Build, or go on building, the data set of ``settings`` in the store ``run``.
+
+    ``address`` is that of a Ray cluster (default: RAY_ADDRESS, else this machine). Raises ConfigError
+    before any work for settings or a machine that will not do.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    _require_gpus(settings, address)
+    check(settings)
+    store = open_store(run)
+    with Display(store, console) as display:
+        driver = Build(settings, store, factory=_factory(settings, store, address), display=display)
+        return driver.run(skip_failed=skip_failed)
+
+
+def plan(settings: Settings, run: str | None = None) -> planning.Plan:
+    """Say what a build will count, weigh and last; by the rates that ``run`` measured, if it has any."""
+    check(settings)
+    return planning.plan(settings, statuses.speeds(open_store(run)) if run else {})
+
+
+def status(run: str) -> statuses.Status:
+    """Say how far a run is."""
+    return statuses.status(open_store(run))
+
+
+def verify(run: str, seen: Callable[[manifests.Shard], object] = id) -> verification.Verified:
+    """Read all shards of a run back. Raises CorruptError naming the first bad file and record."""
+    return verification.verify(open_store(run), seen)
+
+
+def report(run: str) -> str:
+    """Write the page about a run, finished or not; return its address."""
+    store = open_store(run)
+    store.replace(REPORT_KEY, render(_report_input(store)).encode())
+    return f"{store.uri}/{REPORT_KEY}"
+
+
+def _require_gpus(settings: Settings, address: str | None) -> None:
+    needed = settings.profile.gpus
+    if not needed:
+        return
+    if settings.profile.runner == "ray" and address:
+        from pipeline.runners import ray
+
+        ray.connect(address)
+        have, where = ray.gpus(), f"the Ray cluster at {address}"
+    else:
+        have, where = len(list(Path("/dev").glob("nvidia[0-9]*"))), "this machine"
+    if have < needed:
+        raise ConfigError(
+            f"profile {settings.profile.name} needs {needed} GPU or more, {where} has {have}: "
+            "set RAY_ADDRESS to a GPU cluster, or run `make demo` to build a small data set here"
+        )
+
+
+def _factory(settings: Settings, store: Store, address: str | None) -> Callable[[Resources], Workers]:
+    count = settings.profile.workers
+    if settings.profile.runner == "local":
+        return lambda resources: LocalWorkers(store.uri, count or _fitting(resources))
+    from pipeline.runners import ray
+
+    ray.connect(address)
+    return lambda resources: ray.RayWorkers(store.uri, count, resources)
+
+
+def _fitting(resources: Resources) -> int:
+    return max(1, int((os.cpu_count() or 1) / resources.cpus))
+
+
+def _report_input(store: Store) -> ReportInput:
+    settings = statuses.read_settings(store)
+    every = statuses.read_lanes(settings, store)
+
+    def rows(record: type[R], stages: Iterable[Stage]) -> Callable[[], Iterator[R]]:
+        keys = [key for stage in stages for key in statuses.parts(stage, store)]
+        return lambda: (row for key in keys for row in read_part(record, key, store))
+
+    reached = {lane.category.name: lane.prompts.bucket_count for lane in every}
+    prompts = rows(Prompt, (lane.prompts for lane in every))
+    return ReportInput(
+        title=f"Preference pairs: {store.uri.rpartition('/')[2]}",
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        settings={
+            "run": store.uri,
+            "profile": settings.profile.name,
+            "cast": settings.profile.cast,
+            "licence profile": settings.profile.licence_profile,
+            **{name: metadata.version(name) for name in manifests.PACKAGES},
+        },
+        # A part of the pool holds more buckets than the build has used.
+        prompts=lambda: (row for row in prompts() if row.bucket < reached[row.category]),
+        generations=rows(Generation, (stage for lane in every for stage in lane.generate)),
+        pairs=rows(Pair, (lane.pair for lane in every)),
+        verdicts=rows(Verdict, (stage for lane in every for stage in lane.judge)),
+        agreements=rows(Agreement, (lane.agree for lane in every)),
+        quotas={lane.category.name: settings.quota(lane.category) for lane in every},
+        shards=tuple(_shard_rows(store)),
+        fetch=lambda sha256, mime: store.get(media.key(sha256, mime)),
+    )
+
+
+def _shard_rows(store: Store) -> Iterator[ShardRow]:
+    """Yield the shards of a finished build, nothing of one that is not."""
+    if store.size(manifests.KEY) is None:
+        return
+    for shard in manifests.read_manifest(store).shards:
+        yield ShardRow(
+            name=shard.tar.rpartition("/")[2],
+            category=shard.category,
+            licence_profile=shard.licence_profile,
+            pairs=shard.pairs,
+            bytes=shard.bytes,
+            sha256=shard.sha256,
+        )

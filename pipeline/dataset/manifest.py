@@ -1,0 +1,128 @@
+"""``manifest.json``: what the data set holds; written last, so what it lists is complete."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+
+from pipeline.config import Settings
+from pipeline.errors import CorruptError, StorageError
+from pipeline.records import LicenceProfile, ShardEntry
+from pipeline.stages import Lanes, ShardUnit, read_part, tar_key
+from pipeline.stages.base import read_metadata
+from pipeline.storage import Store
+
+KEY = "manifest.json"
+PACKAGES = ("vipo", "av", "numpy", "pillow", "pyarrow")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """One tar and the index beside it, by their keys in the run."""
+
+    tar: str
+    index: str
+    category: str
+    licence_profile: LicenceProfile
+    pairs: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What a category gives: pairs against its quota, and how often each generator won and lost."""
+
+    name: str
+    modality: str
+    pairs: int
+    quota: int
+    generators: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Wins and losses of a generator among the pairs that ship, and the licence of what it made."""
+
+    generator: str
+    wins: int
+    losses: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The whole data set. ``versions`` are those of the driver that wrote it."""
+
+    format: int
+    categories: tuple[Contents, ...]
+    shards: tuple[Shard, ...]
+    versions: dict[str, str]
+
+
+def write_manifest(settings: Settings, lanes: Sequence[Lanes], store: Store) -> Manifest:
+    """Describe the shards of ``lanes`` in ``manifest.json``."""
+    shards: list[Shard] = []
+    contents: list[Contents] = []
+    for lane in lanes:
+        entries: list[ShardEntry] = []
+        for unit in lane.shard.units(store):
+            rows = list(read_part(ShardEntry, unit.key, store))
+            shards.append(_shard(unit, len(rows), store))
+            entries.extend(rows)
+        contents.append(_contents(settings, lane, entries))
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    manifest = Manifest(format=1, categories=tuple(contents), shards=tuple(shards), versions=versions)
+    store.replace(KEY, (json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n").encode())
+    return manifest
+
+
+def read_manifest(store: Store) -> Manifest:
+    """Read ``manifest.json``. Raises StorageError if there is none yet, CorruptError if it is damaged."""
+    if store.size(KEY) is None:
+        raise StorageError(f"{store.uri}: no {KEY}: the build has not finished: run build again")
+    try:
+        given = json.loads(store.get(KEY))
+        shards = tuple(Shard(**shard) for shard in given["shards"])
+        contents = tuple(
+            Contents(**{**item, "generators": tuple(Record(**row) for row in item["generators"])})
+            for item in given["categories"]
+        )
+        return Manifest(
+            format=given["format"], categories=contents, shards=shards, versions=given["versions"]
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptError(f"{store.uri}/{KEY}: damaged ({error}): run build to write it again") from error
+
+
+def _shard(unit: ShardUnit, pairs: int, store: Store) -> Shard:
+    about = read_metadata(unit.key, store)
+    return Shard(
+        tar=tar_key(unit),
+        index=unit.key,
+        category=unit.lane,
+        licence_profile=unit.licence_profile,
+        pairs=pairs,
+        bytes=int(about["bytes"]),
+        sha256=about["sha256"],
+    )
+
+
+def _contents(settings: Settings, lane: Lanes, entries: Sequence[ShardEntry]) -> Contents:
+    wins = Counter(entry.winner_generator for entry in entries)
+    losses = Counter(entry.loser_generator for entry in entries)
+    names = sorted(wins.keys() | losses.keys())
+    return Contents(
+        name=lane.category.name,
+        modality=lane.category.modality,
+        pairs=len(entries),
+        quota=settings.quota(lane.category),
+        generators=tuple(Record(generator=n, wins=wins[n], losses=losses[n]) for n in names),
+    )
+
+
+def shard_uris(manifest: Manifest, store: Store) -> Iterator[str]:
+    """Yield the address of every shard, as webdataset takes them."""
+    return (f"{store.uri}/{shard.tar}" for shard in manifest.shards)

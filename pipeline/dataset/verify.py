@@ -1,0 +1,159 @@
+"""Read everything back: every byte of every shard against its index, and every medium decoded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from pipeline import media
+from pipeline.dataset.manifest import KEY, Manifest, Shard, read_manifest
+from pipeline.errors import CorruptError, MediaError
+from pipeline.media.frames import Probe
+from pipeline.records import Member, ShardEntry
+from pipeline.stages import read_part
+from pipeline.storage import Store
+
+CHUNK = 8 << 20
+"""Bytes read at a time where nothing is to be looked at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """What was read back and found right."""
+
+    shards: int
+    pairs: int
+    media: int
+    bytes: int
+
+
+def verify(store: Store, seen: Callable[[Shard], object] = id) -> Verified:
+    """Check the whole data set; ``seen`` is called after each shard.
+
+    Raises CorruptError naming the first shard, and the record in it, that is not what the index says.
+    """
+    manifest = read_manifest(store)
+    keys: set[str] = set()
+    for shard in manifest.shards:
+        entries = _index(shard, store)
+        _check_shard(shard, entries, store)
+        twice = keys & {entry.pair_id for entry in entries}
+        if twice:
+            raise CorruptError(f"{shard.tar}: pair {min(twice)} is in another shard too: rebuild")
+        keys |= {entry.pair_id for entry in entries}
+        seen(shard)
+    _check_counts(manifest)
+    return Verified(
+        shards=len(manifest.shards),
+        pairs=len(keys),
+        media=2 * len(keys),
+        bytes=sum(shard.bytes for shard in manifest.shards),
+    )
+
+
+def _index(shard: Shard, store: Store) -> list[ShardEntry]:
+    entries = list(read_part(ShardEntry, shard.index, store))
+    if len(entries) != shard.pairs:
+        raise CorruptError(f"{shard.index}: {len(entries)} pairs, the manifest says {shard.pairs}: rebuild")
+    return entries
+
+
+def _check_shard(shard: Shard, entries: list[ShardEntry], store: Store) -> None:
+    """Read the tar once from front to back: every header and member against the index, and the whole."""
+    with store.open(shard.tar) as file:
+        reader = _Hashing(file)
+        for entry in entries:
+            sample = {member.name: _member(reader, member, shard) for member in entry.members}
+            _check_sample(entry, sample, shard)
+        reader.drain()
+    if reader.position != shard.bytes:
+        raise CorruptError(f"{shard.tar}: {reader.position} bytes, the manifest says {shard.bytes}: {REMEDY}")
+    if reader.sha256.hexdigest() != shard.sha256:
+        raise CorruptError(f"{shard.tar}: SHA-256 differs from the manifest's: {REMEDY}")
+
+
+REMEDY = "delete the tar and its index, then run build again"
+
+
+def _member(reader: _Hashing, member: Member, shard: Shard) -> bytes:
+    """Return a member's bytes. Raises CorruptError if header or content are not what the index says."""
+    where = f"{shard.tar}: {member.name}"
+    header = reader.read(member.offset - reader.position)[-tarfile.BLOCKSIZE :]
+    data = reader.read(member.size)
+    try:
+        found = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
+    except tarfile.HeaderError as error:
+        raise CorruptError(f"{where}: torn at byte {member.offset} ({error}): {REMEDY}") from error
+    if (found.name, found.size, len(data)) != (member.name, member.size, member.size):
+        raise CorruptError(f"{where}: the tar holds {found.name} of {found.size} bytes there: {REMEDY}")
+    if hashlib.sha256(data).hexdigest() != member.sha256:
+        raise CorruptError(f"{where}: SHA-256 differs from the index's: {REMEDY}")
+    return data
+
+
+def _check_sample(entry: ShardEntry, sample: dict[str, bytes], shard: Shard) -> None:
+    """Decode both media in full and compare them with the sample's JSON."""
+    where = f"{shard.tar}: {entry.key}"
+    by_role = {name.removeprefix(f"{entry.key}."): data for name, data in sample.items()}
+    try:
+        described: dict[str, Any] = json.loads(by_role.pop("json"))
+        if by_role.pop("prompt.txt").decode() != described["prompt"]:
+            raise CorruptError(f"{where}: prompt.txt and json disagree: {REMEDY}")
+        for role, data in by_role.items():
+            side, _, suffix = role.partition(".")
+            _check_medium(described[side], data, suffix, f"{where}.{role}")
+    except (KeyError, ValueError) as error:
+        raise CorruptError(f"{where}: sample lacks a file or a key ({error}): {REMEDY}") from error
+
+
+def _check_medium(side: dict[str, Any], data: bytes, suffix: str, where: str) -> None:
+    mime = next(mime for mime, known in media.SUFFIX.items() if known == suffix)
+    if hashlib.sha256(data).hexdigest() != side["sha256"]:
+        raise CorruptError(f"{where}: is not the medium that the json names: {REMEDY}")
+    try:
+        frames = media.decode(data, mime)
+        fps = media.probe(data, mime).fps
+    except MediaError as error:
+        raise CorruptError(f"{where}: {error}") from error
+    found = Probe(width=frames.shape[2], height=frames.shape[1], frames=frames.shape[0], fps=fps)
+    stated = Probe(**{name: side[name] for name in ("width", "height", "frames", "fps")})
+    if found != stated:
+        raise CorruptError(f"{where}: decodes to {found}, its json says {stated}: {REMEDY}")
+
+
+def _check_counts(manifest: Manifest) -> None:
+    pairs = Counter[str]()
+    for shard in manifest.shards:
+        pairs[shard.category] += shard.pairs
+    for category in manifest.categories:
+        if pairs[category.name] != category.pairs:
+            raise CorruptError(
+                f"{KEY}: {category.name} has {pairs[category.name]} pairs in its shards, "
+                f"{category.pairs} are stated: run build to write the manifest again"
+            )
+
+
+class _Hashing:
+    """Reads forward only and hashes all that it passes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+        self.position = 0
+
+    def read(self, count: int) -> bytes:
+        """Return the next ``count`` bytes, fewer at the end."""
+        data = self._file.read(max(0, count))
+        self.sha256.update(data)
+        self.position += len(data)
+        return data
+
+    def drain(self) -> None:
+        """Read to the end."""
+        while self.read(CHUNK):
+            pass

@@ -1,0 +1,143 @@
+"""What a stage is, and how its work is committed.
+
+A stage instance does one kind of work for one lane: a category, or a category and the one generator or
+judge that it uses. Its work is cut into units; ``commit`` writes a unit's rows as one Parquet part at
+``<stage>/<lane>/<fingerprint>/<unit>.parquet``. A part that exists is done, and there is no other state:
+to resume is to list parts.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import CorruptError
+from pipeline.ids import Part, content_id
+from pipeline.records import Record
+from pipeline.storage import Store
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What one worker of a stage needs."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """About ten worker-minutes of a stage's work; equal units of equal fingerprints give equal parts."""
+
+    stage: str
+    lane: str
+    fingerprint: str
+    name: str
+    bucket: int
+
+    @property
+    def key(self) -> str:
+        """Where the unit's part stands in the store."""
+        return f"{self.stage}/{self.lane}/{self.fingerprint}/{self.name}.parquet"
+
+
+class Stage(ABC):
+    """One kind of work for one lane; made by the driver, sent to workers, opened there."""
+
+    name: ClassVar[str]
+    resources: Resources = Resources()
+
+    def __init__(self, *, lane: str, **settings: Part) -> None:
+        """``settings`` are what changes rows, the upstream fingerprints among them."""
+        self.lane = lane
+        self.fingerprint = content_id(self.name, lane=lane, **settings)[:16]
+
+    @abstractmethod
+    def units(self, store: Store) -> Iterator[Unit]:
+        """Yield every unit, done or not; cheap, sorted and the same on every driver."""
+
+    @abstractmethod
+    def process(self, unit: Unit, store: Store) -> pa.Table:
+        """Do one unit: put blobs, return rows. Raises WorkerError if this worker is unfit."""
+
+    def open(self) -> None:  # noqa: B027 most stages hold nothing
+        """Load what the stage needs; called in the worker before its first unit."""
+
+    def close(self) -> None:  # noqa: B027
+        """Free it again."""
+
+    @staticmethod
+    def lane_of(category: str, model: str) -> str:
+        """Return the lane of one generator or judge of a category."""
+        return f"{category}.{model.replace('/', '-')}"
+
+    @property
+    def category_name(self) -> str:
+        """Name of the category that the lane belongs to; names have no dot."""
+        return self.lane.partition(".")[0]
+
+    def buckets(self, unit: Unit) -> Iterable[int]:
+        """Return the buckets of root prompts that ``unit`` holds."""
+        return (unit.bucket,)
+
+    def unit(self, bucket: int) -> Unit:
+        """Return the unit of one bucket of root prompts."""
+        return Unit(
+            stage=self.name,
+            lane=self.lane,
+            fingerprint=self.fingerprint,
+            name=f"{bucket:06d}",
+            bucket=bucket,
+        )
+
+
+def commit(unit: Unit, table: pa.Table, store: Store) -> bool:
+    """Write a unit's part; False if another worker was first (its part is the same: this one is dropped).
+
+    The only writer of parts. Every record batch of ``table`` becomes a row group, so that a reader can
+    take one bucket out of a part that holds many. Blobs are put before: a part never names a medium that
+    is not there.
+    """
+    buffer = pa.BufferOutputStream()
+    with pq.ParquetWriter(buffer, table.schema, compression="zstd") as writer:
+        for batch in table.to_batches() or [table.schema.empty_table()]:
+            writer.write_table(pa.table(batch, schema=table.schema))
+    return store.put(unit.key, buffer.getvalue().to_pybytes())
+
+
+def read_part(record: type[R], key: str, store: Store, row_group: int | None = None) -> Iterator[R]:
+    """Yield the records of a part, or of one of its row groups. Raises CorruptError, StorageError."""
+    with store.open(key) as file, _parquet(file, f"{store.uri}/{key}") as part:
+        if row_group is None:
+            yield from record.rows(part.read())
+        elif row_group < part.num_row_groups:
+            yield from record.rows(part.read_row_group(row_group))
+
+
+def read_columns(columns: list[str], key: str, store: Store) -> pa.Table:
+    """Return some columns of a part. Raises CorruptError, StorageError."""
+    with store.open(key) as file, _parquet(file, f"{store.uri}/{key}") as part:
+        return part.read(columns)
+
+
+def _parquet(file: Any, where: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CorruptError(
+            f"{where}: not a readable part ({error}): delete it and run build again"
+        ) from error
+
+
+def read_metadata(key: str, store: Store) -> dict[str, str]:
+    """Return what a part says of itself beside its rows. Raises CorruptError, StorageError."""
+    with store.open(key) as file, _parquet(file, f"{store.uri}/{key}") as part:
+        metadata = part.schema_arrow.metadata or {}
+        return {name.decode(): value.decode() for name, value in metadata.items()}

@@ -1,0 +1,84 @@
+"""Stage 1: the pool of a category becomes prompts, bucket by bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from itertools import groupby, takewhile
+
+import pyarrow as pa
+
+from pipeline import pools
+from pipeline.config import Category
+from pipeline.records import Prompt
+from pipeline.stages.base import Stage, Unit, read_part
+from pipeline.stages.recipes import Family
+from pipeline.storage import Store, read_uri
+
+SEGMENT = 100
+"""Buckets of one part: growing a bucket means growing all before it, so they are kept together."""
+
+
+class PromptsStage(Stage):
+    """Lane: category. A part holds SEGMENT buckets, one row group each."""
+
+    name = "prompts"
+
+    def __init__(self, category: Category, *, bucket_size: int, perturbations: int, buckets: int) -> None:
+        super().__init__(
+            lane=category.name,
+            pool=asdict(category.pool),
+            version=pools.version(category.name) if category.pool.uri is None else None,
+            bucket_size=bucket_size,
+            perturbations=perturbations,
+        )
+        self.category = category
+        self.bucket_size = bucket_size
+        self.perturbations = perturbations
+        self.bucket_count = buckets
+
+    def units(self, store: Store) -> Iterator[Unit]:
+        """Yield one unit per started segment."""
+        del store
+        for first in range(0, self.bucket_count, SEGMENT):
+            yield self.unit(first // SEGMENT)
+
+    def process(self, unit: Unit, store: Store) -> pa.Table:
+        """Grow or read the pool up to the end of the segment; keep the segment."""
+        del store
+        start, end = unit.bucket * SEGMENT, (unit.bucket + 1) * SEGMENT
+        rows = takewhile(lambda prompt: prompt.bucket < end, self._pool(end * self.bucket_size))
+        buckets = groupby((row for row in rows if row.bucket >= start), key=lambda prompt: prompt.bucket)
+        batches = [batch for _, bucket in buckets for batch in Prompt.table(bucket).to_batches()]
+        return pa.Table.from_batches(batches, schema=Prompt.schema())
+
+    def buckets(self, unit: Unit) -> Iterable[int]:
+        """Return the buckets of the segment."""
+        return range(unit.bucket * SEGMENT, (unit.bucket + 1) * SEGMENT)
+
+    def families(self, bucket: int, store: Store) -> Iterator[Family]:
+        """Yield the usable prompts of a bucket, each root with those perturbed from it."""
+        unit = self.unit(bucket // SEGMENT)
+        rows = read_part(Prompt, unit.key, store, row_group=bucket % SEGMENT)
+        for _, members in groupby((row for row in rows if row.status == "ok"), key=lambda row: row.root_id):
+            root, *perturbed = members
+            yield Family(root=root, perturbed=tuple(perturbed))
+
+    def _pool(self, count: int) -> Iterator[Prompt]:
+        pool = self.category.pool
+        if pool.uri is None:
+            return pools.grow(
+                self.category.name,
+                min(count, pools.capacity(self.category.name)),
+                bucket_size=self.bucket_size,
+                seed=pool.seed,
+                perturbations=self.perturbations,
+            )
+        return pools.read(
+            pool.uri,
+            str(pool.sha256),
+            category=self.category.name,
+            licence=str(pool.licence),
+            bucket_size=self.bucket_size,
+            fetch=read_uri,
+        )

@@ -1,0 +1,104 @@
+"""The protocol of a store, and the one way to open one by its address."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from pipeline.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A stored object: its key below the store's address and its size in bytes."""
+
+    key: str
+    size: int
+
+
+class Store(Protocol):
+    """Keys to bytes. A key is written whole or not at all, and never changes once it exists.
+
+    ``replace`` is the exception, for files that are derived from the rest and may be made again.
+    Every method raises StorageError when the store cannot do it.
+    """
+
+    uri: str
+
+    def put(self, key: str, data: bytes) -> bool:
+        """Create ``key``; False if it exists already (then nothing is written)."""
+
+    def put_file(self, key: str, path: Path) -> bool:
+        """Create ``key`` from a local file; False if it exists already."""
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Write ``key`` whether or not it exists."""
+
+    def get(self, key: str) -> bytes:
+        """Return all bytes of ``key``."""
+
+    def open(self, key: str) -> BinaryIO:
+        """Return a seekable reader of ``key``; the caller closes it."""
+
+    def size(self, key: str) -> int | None:
+        """Return the size of ``key`` in bytes, None if it does not exist."""
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """Yield the objects whose key begins with ``prefix``, in order of their keys."""
+
+
+def open_store(uri: str) -> Store:
+    """Open the store at a local path, file:// or s3:// address. Raises ConfigError for any other."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme == "file":
+        from pipeline.storage.local import LocalStore
+
+        return LocalStore(Path(rest if separator else uri))
+    if scheme == "s3":
+        from pipeline.storage.s3 import S3Store
+
+        return S3Store(uri)
+    raise ConfigError(
+        f"{uri}: {scheme}:// is not a known kind of store: use a local path or s3://bucket/prefix"
+    )
+
+
+def read_uri(uri: str) -> bytes:
+    """Return the bytes of one file by its path or address, outside of any run."""
+    folder, _, name = uri.rpartition("/")
+    return open_store(folder if folder else ("/" if uri.startswith("/") else ".")).get(name)
+
+
+class RangeReader(io.RawIOBase):
+    """A seekable reader over a store that can read byte ranges."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._position = 0
+
+    def read_range(self, start: int, end: int) -> bytes:
+        """Return bytes [start, end)."""
+        raise NotImplementedError
+
+    def readable(self) -> bool:  # noqa: D102
+        return True
+
+    def seekable(self) -> bool:  # noqa: D102
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:  # noqa: D102
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # noqa: D102
+        end = min(self._size, self._position + len(buffer))
+        if end <= self._position:
+            return 0
+        data = self.read_range(self._position, end)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
