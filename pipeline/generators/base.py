@@ -6,18 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pipeline.config import Size
 from pipeline.media.frames import Frames
 from pipeline.records import Defect, LicenceProfile, Modality, Prompt
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """What a category asks for: pixels, and for a video its length (an image: 1 frame, 0 fps)."""
-
-    width: int
-    height: int
-    frames: int = 1
-    fps: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

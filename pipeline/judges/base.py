@@ -10,15 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from pipeline.config import Rubric
 from pipeline.records import Checks, Modality
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rubric:
-    """What a judge of a category is asked, with criteria a person could apply."""
-
-    question: str
-    criteria: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

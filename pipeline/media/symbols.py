@@ -8,7 +8,7 @@ objects.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 import numpy as np
@@ -105,7 +105,7 @@ OBJECTS: dict[str, str] = {name: plural for name, (plural, _) in _GLYPHS.items()
 """Object name -> plural."""
 
 
-@cache
+@lru_cache(maxsize=512)
 def silhouette(name: str, height: int) -> NDArray[np.uint8]:
     """Return the antialiased mask [height, width] of an object, cut to its ink; 255 is inside.
 

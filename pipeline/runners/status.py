@@ -11,6 +11,7 @@ from pipeline.errors import StorageError
 from pipeline.runners.build import SETTINGS_KEY, first_buckets
 from pipeline.runners.progress import Failure, Speed, read_diaries
 from pipeline.stages import ORDER, Lanes, ShardStage, Stage, lanes
+from pipeline.stages.check import check
 from pipeline.storage import Store
 
 
@@ -35,10 +36,15 @@ class Status:
 
 
 def read_settings(store: Store) -> Settings:
-    """Return the settings of the last build of a run. Raises StorageError if there was none."""
+    """Return the settings of the last build of a run.
+
+    Raises StorageError if there was none, ConfigError if they name what this version does not have.
+    """
     if store.size(SETTINGS_KEY) is None:
         raise StorageError(f"{store.uri}: no run is here: give the --run of a build, or run build first")
-    return from_json(store.get(SETTINGS_KEY), f"{store.uri}/{SETTINGS_KEY}")
+    settings = from_json(store.get(SETTINGS_KEY), f"{store.uri}/{SETTINGS_KEY}")
+    check(settings)
+    return settings
 
 
 def read_lanes(settings: Settings, store: Store) -> list[Lanes]:

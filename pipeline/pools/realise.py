@@ -1,0 +1,104 @@
+"""From checks to a sentence: a template's gaps are filled with what the checks say, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipeline.pools.english import NUMBERS, listed, noun, sentence, some, with_article
+from pipeline.pools.grammar import HEADINGS, Slot, Template, words
+from pipeline.records import Checks
+
+
+def realise(template: Template, checks: Checks) -> str:
+    """Return the sentence that says ``checks`` in the words of ``template``."""
+    return sentence(
+        "".join(part if isinstance(part, str) else _fill(part, checks) for part in template.parts)
+    )
+
+
+def _fill(slot: Slot, checks: Checks) -> str:
+    if fill := _FILLS.get(slot.name):
+        return fill(slot, checks)
+    value = checks.attribute(slot.name) or ""
+    return with_article(value) if slot.article else value
+
+
+def _group(slot: Slot, checks: Checks) -> str:
+    group = checks.objects[slot.index]
+    return some(group.name, group.count, group.colour)
+
+
+def _counted(slot: Slot, checks: Checks) -> str:
+    group = checks.objects[slot.index]
+    return " ".join(filter(None, (NUMBERS[group.count], group.colour, noun(group.name, group.count))))
+
+
+def _the(slot: Slot, checks: Checks) -> str:
+    group = checks.objects[slot.index]
+    return f"the {noun(group.name, group.count)}"
+
+
+def _pronoun(slot: Slot, checks: Checks) -> str:
+    return "it" if checks.objects[slot.index].count == 1 else "them"
+
+
+def _agree(slot: Slot, checks: Checks) -> str:
+    return slot.forms[checks.objects[slot.index].count > 1]
+
+
+def _relation(slot: Slot, checks: Checks) -> str:
+    relation = checks.relations[slot.index].relation
+    return f"to the {relation}" if relation in ("left of", "right of") else relation
+
+
+def _heading(slot: Slot, checks: Checks) -> str:
+    direction = checks.motions[0].direction
+    if direction == "still":
+        return "stays still" if checks.objects[0].count == 1 else "stay still"
+    return f"{_agree(slot, checks)} {words('headings')[slot.name][direction]}"
+
+
+def _camera(_: Slot, checks: Checks) -> str:
+    said: str = words("camera")[checks.motions[0].camera]
+    return said
+
+
+def _text(_: Slot, checks: Checks) -> str:
+    return f'"{checks.text}"'
+
+
+def _words(_: Slot, checks: Checks) -> str:
+    return "words" if " " in (checks.text or "") else "word"
+
+
+def _worn(checks: Checks) -> str:
+    worn = []
+    if checks.attribute("eyewear") == "glasses":
+        worn.append("glasses")
+    if checks.attribute("headwear") == "hat":
+        worn.append("a hat")
+    return listed(worn)
+
+
+def _wearing(_: Slot, checks: Checks) -> str:
+    return f", wearing {worn}" if (worn := _worn(checks)) else ""
+
+
+def _and_wears(_: Slot, checks: Checks) -> str:
+    return f" and wears {worn}" if (worn := _worn(checks)) else ""
+
+
+_FILLS: dict[str, Callable[[Slot, Checks], str]] = {
+    "group": _group,
+    "counted": _counted,
+    "the": _the,
+    "pronoun": _pronoun,
+    "agree": _agree,
+    "relation": _relation,
+    **dict.fromkeys(HEADINGS, _heading),
+    "camera": _camera,
+    "text": _text,
+    "words": _words,
+    "wearing": _wearing,
+    "and_wears": _and_wears,
+}
