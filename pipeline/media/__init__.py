@@ -31,7 +31,7 @@ def encode(frames: Frames, fps: int) -> Encoded:
     found = probe(data, mime)
     expected = Probe(width=frames.shape[2], height=frames.shape[1], frames=frames.shape[0], fps=fps)
     if found != expected:
-        raise MediaError(f"encoded {mime} holds {found}, not {expected}: sides must be even")
+        raise MediaError(f"encoded {mime} holds {found}; {expected} was given")
     return Encoded(data=data, mime=mime, sha256=hashlib.sha256(data).hexdigest(), probe=found)
 
 

@@ -18,20 +18,21 @@ from pipeline.media.frames import MAX_FRAMES, MAX_PIXELS, Frames, Probe
 
 MIME = "video/mp4"
 
-# One thread: x264's output depends on the number of threads, and workers already fill the cores.
-ENCODER = {"preset": "veryfast", "crf": "17", "threads": "1"}
-
-MACROBLOCK = 16
-"""Sides that are not multiples of this are padded by x264, and its adaptive quantisation was seen to
-look at what lay in that memory before: other bytes from call to call. It is switched off for them."""
+# threads=1: x264's output depends on the number of threads, and workers already fill the cores.
+# mbtree=0: x264's macroblock tree reads memory that it never wrote, so that equal frames gave other bytes
+# from call to call (seen at 192x112, 320x180, 200x120; tests/unit/test_media.py provokes it).
+ENCODER = {"preset": "veryfast", "crf": "18", "x264-params": "mbtree=0", "threads": "1"}
 
 
 def encode(frames: Frames, fps: int) -> bytes:
-    """Encode [frames, height, width, 3] with even sides at ``fps`` frames a second. Raises MediaError."""
+    """Encode [frames, height, width, 3] at ``fps`` frames a second; equal frames give equal bytes.
+
+    Raises MediaError, for odd sides among other causes.
+    """
     buffer = io.BytesIO()
     try:
         with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-            stream = container.add_stream("libx264", rate=fps, options=_options(*frames.shape[1:3]))
+            stream = container.add_stream("libx264", rate=fps, options=ENCODER)
             stream.height, stream.width = frames.shape[1:3]
             stream.pix_fmt = "yuv420p"
             stream.time_base = stream.codec_context.time_base = Fraction(1, fps)
@@ -41,11 +42,6 @@ def encode(frames: Frames, fps: int) -> bytes:
     except (av.error.FFmpegError, ValueError) as error:
         raise MediaError(f"cannot encode {frames.shape} as H.264 ({error}): sides must be even") from error
     return buffer.getvalue()
-
-
-def _options(height: int, width: int) -> dict[str, str]:
-    padded = height % MACROBLOCK or width % MACROBLOCK
-    return {**ENCODER, "aq-mode": "0"} if padded else ENCODER
 
 
 def decode(data: bytes) -> Frames:

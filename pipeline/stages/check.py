@@ -24,6 +24,7 @@ def check(settings: Settings) -> None:
         for recipe in cast.recipes:
             _recipe(category, cast, recipe)
         _policy(category, cast)
+        _size(category)
         _pool(category)
         _quota(category, cast, settings)
 
@@ -77,6 +78,13 @@ def _policy(category: Category, cast: Cast) -> None:
         possible = 1 <= policy.votes <= len(cast.judges)
         problem = f"policy.votes = {policy.votes} cannot be reached"
         _require(category, possible, f"{problem} by {len(cast.judges)} judges: lower it or add judges")
+
+
+def _size(category: Category) -> None:
+    for side, pixels in (("width", category.size.width), ("height", category.size.height)):
+        step = 2 if category.modality == "video" else 1  # H.264 halves the sides of its colour planes
+        fits = pixels > 0 and pixels % step == 0
+        _require(category, fits, f"size.{side} = {pixels} must be a multiple of {step} above 0")
 
 
 def _pool(category: Category) -> None:

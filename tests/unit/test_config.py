@@ -103,6 +103,7 @@ def test_a_mistake_in_a_file_is_named_with_its_remedy(
         ("generations = 4", "generations = 40", "need as many generators"),
         ("quota = 200_000", "quota = 999_000_000", "cannot be met"),
         ('winner = "scene/flawless"', "", "needs a winner and a loser"),
+        ("height = 1024", "height = 0", "size.height = 0 must be a multiple of 1 above 0"),
     ],
 )
 def test_names_and_numbers_are_checked_against_the_tables(

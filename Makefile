@@ -1,0 +1,86 @@
+# `make demo` and `make test` set up all they need in .venv; a second call finds its stamp and does nothing.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+VENV := .venv
+PY := $(VENV)/bin/python
+# The stamps alone would vouch for an environment whose Python has since been uninstalled.
+UNSOUND := $(shell test -x $(PY) || echo unsound)
+VIPO := $(PY) -m pipeline
+INSTALL := $(PY) -m pip install -qq -c infra/constraints.txt --build-constraint infra/constraints.txt
+
+# Settable: make demo PYTHON=/path/to/python3.12 RUN=/data/first PROFILE=my.toml
+PYTHON =
+RUN = runs/demo
+PROFILE = infra/profiles/laptop.toml
+
+demo: $(VENV)/.demo ## build a small dataset of all eight categories on this machine, then its report
+	$(VIPO) build --profile $(PROFILE) --run $(RUN)
+
+test: $(VENV)/.test ## run every test
+	$(PY) -m pytest
+
+test-quick: $(VENV)/.test ## run the tests that are not marked slow, side by side
+	$(PY) -m pytest -m "not slow" -n auto --dist loadfile
+
+bench: $(VENV)/.test ## measure the Ray runner against the local runner
+	$(PY) -m tests.bench.overhead
+
+bench-labels: $(VENV)/.test ## measure the precision of kept labels against the renderer's truth
+	$(PY) -m tests.bench.labels
+
+build-image-1m: RUN = runs/image-1m
+build-image-1m: $(VENV)/.demo ## build 1,000,000 image pairs on the cluster; RUN=folder or s3://...
+	$(VIPO) build --profile infra/profiles/cluster.toml --modality image --run $(RUN)
+
+build-video-300k: RUN = runs/video-300k
+build-video-300k: $(VENV)/.demo ## build 300,000 video pairs on the cluster; RUN=folder or s3://...
+	$(VIPO) build --profile infra/profiles/cluster.toml --modality video --run $(RUN)
+
+plan: $(VENV)/.demo ## say what a build would count, weigh and last; PROFILE=file
+	$(VIPO) plan --profile $(PROFILE) --run $(RUN)
+
+status: $(VENV)/.demo ## show the stages of RUN: parts done, rate, failures, time left
+	$(VIPO) status --run $(RUN)
+
+verify: $(VENV)/.demo ## check every shard of RUN: hashes, index, manifest, media
+	$(VIPO) verify --run $(RUN)
+
+report: $(VENV)/.demo ## write the HTML report of RUN
+	$(VIPO) report --run $(RUN)
+
+lint: $(VENV)/.test ## check style, formatting and the import floors
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(VENV)/bin/lint-imports --no-logo --no-cache
+
+types: $(VENV)/.test ## check types (mypy, strict)
+	$(PY) -m mypy
+
+lock: ## resolve pyproject.toml anew and write infra/constraints.txt
+	infra/lock $(if $(PYTHON),"$(PYTHON)")
+
+clean: ## remove the environment, caches and build products; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find pipeline tests -name __pycache__ -prune -exec rm -rf {} +
+
+help: ## list every target
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo test test-quick bench bench-labels build-image-1m build-video-300k plan status verify report
+.PHONY: lint types lock clean help unsound
+
+$(VENV)/.demo: pyproject.toml infra/constraints.txt $(UNSOUND)
+	@test -x $(PY) || { python=$$(infra/find-python $(if $(PYTHON),"$(PYTHON)")) && \
+		"$$python" -m venv --clear --without-pip $(VENV); }
+	@echo "Installing packages into $(VENV) (once; minutes on a first download)"
+	@$(PY) -m ensurepip >/dev/null
+	@$(PY) -m pip install -qq -c infra/constraints.txt pip
+	@$(INSTALL) -e ".[embedded,ray]"
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	@echo "Installing what the tests need into $(VENV)"
+	@$(INSTALL) --group test
+	@touch $@

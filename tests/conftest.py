@@ -1,0 +1,63 @@
+"""Shared by all tests."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from rich.console import Console
+
+from pipeline import api
+from tests.e2e.world import IMAGES, VIDEOS, Project, tree
+
+# No test times itself: on a busy machine one example may take long.
+settings.register_profile("vipo", deadline=None)
+settings.load_profile("vipo")
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return a project of one image category that builds in seconds."""
+    return Project.write(tmp_path_factory.mktemp("images"), IMAGES)
+
+
+@pytest.fixture(scope="session")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return a project of one image and one video category."""
+    return Project.write(tmp_path_factory.mktemp("both"), IMAGES, VIDEOS)
+
+
+@pytest.fixture(scope="session")
+def images_run(images: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the undisturbed run of ``images``: one local worker, nothing went wrong. Do not write to it."""
+    return _built(images, tmp_path_factory.mktemp("undisturbed") / "images")
+
+
+@pytest.fixture(scope="session")
+def both_run(both: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the undisturbed run of ``both``. Do not write to it."""
+    return _built(both, tmp_path_factory.mktemp("undisturbed") / "both")
+
+
+@pytest.fixture(scope="session")
+def images_tree(images_run: Path) -> dict[str, str]:
+    """Return the SHA-256 of everything in ``images_run``."""
+    return tree(images_run)
+
+
+@pytest.fixture
+def console() -> Iterator[Console]:
+    """Return a console that nobody sees."""
+    with io.StringIO() as file:
+        yield Console(file=file)
+
+
+def _built(project: Project, run: Path) -> Path:
+    with io.StringIO() as file:
+        made = api.build(project.settings(), str(run), console=Console(file=file))
+    assert not made.failures, made.failures
+    assert not made.short, made.short
+    return run
