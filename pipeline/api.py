@@ -32,7 +32,7 @@ from pipeline.runners.build import Build, Built
 from pipeline.runners.local import LocalWorkers
 from pipeline.runners.progress import Display
 from pipeline.stages import Resources, Stage, read_part
-from pipeline.stages.check import check
+from pipeline.stages.check import check, check_pools
 from pipeline.storage import Store, open_store
 
 REPORT_KEY = "report.html"
@@ -88,6 +88,7 @@ def build(
     address = address or os.environ.get("RAY_ADDRESS") or None
     _require_gpus(settings, address)
     check(settings)
+    check_pools(settings)
     store = open_store(run)
     with Display(store, console) as display:
         driver = Build(settings, store, factory=_factory(settings, store, address), display=display)

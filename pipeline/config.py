@@ -47,8 +47,9 @@ class Rubric:
 class Pool:
     """Where prompts come from: the category's grammar (no ``uri``), or a file of the user.
 
-    ``uri`` is a path or s3:// address of JSONL or Parquet; ``sha256`` pins its content and ``licence``
-    says under which terms its prompts may be used. ``seed`` draws another pool from the grammar.
+    ``uri`` is an s3:// address, or a path from the category file's folder, of JSONL or Parquet; ``sha256``
+    pins its content and ``licence`` says under which terms its prompts may be used. ``seed`` draws
+    another pool from the grammar.
     """
 
     seed: int = 0
@@ -165,6 +166,9 @@ def data_root() -> Path:
 def load_category(path: Path) -> Category:
     """Read one category file. Raises ConfigError naming file, key and remedy."""
     category = _build(Category, {**_toml(path), "source": _short(path)}, _short(path))
+    if category.pool.uri is not None and "://" not in category.pool.uri:
+        pool = dataclasses.replace(category.pool, uri=str((path.parent / category.pool.uri).absolute()))
+        category = dataclasses.replace(category, pool=pool)
     _require(category.quota > 0, category.source, "quota", "must be above 0")
     if category.name != path.stem:
         raise ConfigError(

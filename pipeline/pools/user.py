@@ -48,24 +48,26 @@ def read(
         )
     is_parquet = uri.lower().endswith(".parquet") or payload.startswith(b"PAR1")
     rows = _parquet(uri, payload) if is_parquet else iter(_lines(payload))
-    return _prompts(rows, uri, category, licence, bucket_size)
+    # Not the folder: the same pool gives the same rows on every machine.
+    source = f"{uri.rpartition('/')[2]}#sha256={found[:16]}"
+    return _prompts(rows, source, category, licence, bucket_size)
 
 
 def _prompts(
-    rows: Iterator[Row], uri: str, category: str, licence: str, bucket_size: int
+    rows: Iterator[Row], source: str, category: str, licence: str, bucket_size: int
 ) -> Iterator[Prompt]:
     first_lines: dict[str, int] = {}
     for line, row in enumerate(rows, start=1):
         bucket = (line - 1) // bucket_size
         try:
-            prompt = _prompt(_fields(row), uri, category, licence, bucket, line)
+            prompt = _prompt(_fields(row), source, category, licence, bucket, line)
         except ItemError as error:
-            yield _failed(str(error), uri, category, licence, bucket, line)
+            yield _failed(str(error), source, category, licence, bucket, line)
             continue
         if (first := first_lines.setdefault(prompt.id, line)) == line:
             yield prompt
         else:
-            yield _failed(f"the same text as line {first}", uri, category, licence, bucket, line)
+            yield _failed(f"the same text as line {first}", source, category, licence, bucket, line)
 
 
 def _lines(payload: bytes) -> list[Row]:
@@ -115,7 +117,7 @@ def _fields(row: Row) -> Mapping[str, Any]:
 
 
 def _prompt(
-    fields: Mapping[str, Any], uri: str, category: str, licence: str, bucket: int, line: int
+    fields: Mapping[str, Any], source: str, category: str, licence: str, bucket: int, line: int
 ) -> Prompt:
     text = _text(fields.get("text"), "text")
     if not text:
@@ -132,7 +134,7 @@ def _prompt(
         subject=_text(fields.get("subject"), "subject"),
         style=_text(fields.get("style"), "style"),
         checks=_checks(fields.get("checks")),
-        source=uri,
+        source=source,
         licence=_text(fields.get("licence"), "licence") or licence,
         line=line,
     )
@@ -168,8 +170,8 @@ def _checks(value: object) -> Checks:
     return checks_of(value)
 
 
-def _failed(reason: str, uri: str, category: str, licence: str, bucket: int, line: int) -> Prompt:
-    own = content_id("prompt", category=category, uri=uri, line=line)
+def _failed(reason: str, source: str, category: str, licence: str, bucket: int, line: int) -> Prompt:
+    own = content_id("prompt", category=category, source=source, line=line)
     return Prompt(
         id=own,
         root_id=own,
@@ -179,7 +181,7 @@ def _failed(reason: str, uri: str, category: str, licence: str, bucket: int, lin
         subject="",
         style="",
         checks=Checks(),
-        source=uri,
+        source=source,
         licence=licence,
         status="failed",
         reason=reason[:200],

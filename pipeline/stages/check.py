@@ -13,6 +13,7 @@ from pipeline.generators.table import GENERATORS
 from pipeline.judges.base import JudgeSpec
 from pipeline.judges.table import JUDGES
 from pipeline.stages import policies, recipes
+from pipeline.stages.prompts import read_pool
 
 
 def check(settings: Settings) -> None:
@@ -27,6 +28,13 @@ def check(settings: Settings) -> None:
         _size(category)
         _pool(category)
         _quota(category, cast, settings)
+
+
+def check_pools(settings: Settings) -> None:
+    """Read every pool of the user once. Raises ConfigError or StorageError."""
+    for category in settings.categories:
+        if category.pool.uri is not None:
+            read_pool(category, bucket_size=settings.profile.bucket_size)
 
 
 def _specs(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from itertools import groupby, takewhile
 
 import pyarrow as pa
@@ -27,8 +26,7 @@ class PromptsStage(Stage):
     def __init__(self, category: Category, *, bucket_size: int, perturbations: int, buckets: int) -> None:
         super().__init__(
             lane=category.name,
-            pool=asdict(category.pool),
-            version=pools.version(category.name) if category.pool.uri is None else None,
+            pool=_content(category),
             bucket_size=bucket_size,
             perturbations=perturbations,
         )
@@ -65,20 +63,33 @@ class PromptsStage(Stage):
             yield Family(root=root, perturbed=tuple(perturbed))
 
     def _pool(self, count: int) -> Iterator[Prompt]:
-        pool = self.category.pool
-        if pool.uri is None:
-            return pools.grow(
-                self.category.name,
-                min(count, pools.capacity(self.category.name)),
-                bucket_size=self.bucket_size,
-                seed=pool.seed,
-                perturbations=self.perturbations,
-            )
-        return pools.read(
-            pool.uri,
-            str(pool.sha256),
-            category=self.category.name,
-            licence=str(pool.licence),
+        if self.category.pool.uri is not None:
+            return read_pool(self.category, bucket_size=self.bucket_size)
+        return pools.grow(
+            self.category.name,
+            min(count, pools.capacity(self.category.name)),
             bucket_size=self.bucket_size,
-            fetch=read_uri,
+            seed=self.category.pool.seed,
+            perturbations=self.perturbations,
         )
+
+
+def read_pool(category: Category, *, bucket_size: int) -> Iterator[Prompt]:
+    """Yield the prompts of a user's pool. Raises ConfigError at once if it is not what its hash says."""
+    pool = category.pool
+    return pools.read(
+        str(pool.uri),
+        str(pool.sha256),
+        category=category.name,
+        licence=str(pool.licence),
+        bucket_size=bucket_size,
+        fetch=read_uri,
+    )
+
+
+def _content(category: Category) -> dict[str, int | str | None]:
+    """Return what determines the rows of a pool; where a user's file lies does not."""
+    pool = category.pool
+    if pool.uri is None:
+        return {"seed": pool.seed, "version": pools.version(category.name)}
+    return {"sha256": pool.sha256, "licence": pool.licence, "name": pool.uri.rpartition("/")[2]}
