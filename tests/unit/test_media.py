@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from pipeline import media
 from pipeline.errors import MediaError
-from pipeline.media import Encoded, Probe, image, video
-from pipeline.media.frames import Frames
+from pipeline.media import Encoded, image, video
+from pipeline.media.frames import Frames, Probe
 
 
 def frames(count: int, height: int, width: int, seed: int = 0) -> Frames:

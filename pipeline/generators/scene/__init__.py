@@ -70,10 +70,11 @@ def picture(request: Request, profile: Profile) -> Rendered:
     painter = _painter(request.prompt)
     wanted = draw_defects(errors, profile, request.prompt.category, painter.kinds(request.prompt.checks))
     canvas, done = painter.draw(request, wanted, looks, errors)
-    for defect in wanted:
-        if defect.kind in DAMAGES:
-            canvas = DAMAGES[defect.kind](errors, canvas, defect.severity)
-            done = (*done, defect)
+    by_kind = {defect.kind: defect for defect in wanted}
+    for kind, damage in DAMAGES.items():
+        if kind in by_kind:
+            canvas = damage(errors, canvas, by_kind[kind].severity)
+            done = (*done, by_kind[kind])
     return Rendered(frames=canvas[None], defects=done)
 
 

@@ -54,10 +54,11 @@ def muddy_colours(rng: np.random.Generator, canvas: Canvas, severity: float) -> 
 
 
 DAMAGES: Mapping[str, Damage] = {
-    "noise": noise,
     "blur": blur,
     "bad_exposure": bad_exposure,
-    "banding": banding,
     "muddy_colours": muddy_colours,
+    "noise": noise,
+    "banding": banding,
 }
-"""Kind of defect -> what it does to pixels."""
+"""Kind of defect -> what it does to pixels, in the order of a camera: optics, then sensor, then file.
+Noise before blur would be blurred away, and still be recorded."""

@@ -65,13 +65,13 @@ def flicker(rng: np.random.Generator, frames: Frames, severity: float) -> None:
 
 
 DAMAGES: Mapping[str, Damage] = {
-    "noise": noise,
+    "bad_exposure": bad_exposure,
     "blur": blur,
     "blocking": blocking,
-    "bad_exposure": bad_exposure,
+    "noise": noise,
     "flicker": flicker,
 }
-"""Kind of defect -> what it does to frames."""
+"""Kind of defect -> what it does to frames, in the order in which none wipes out another."""
 
 
 def _map(frames: Frames, curve: NDArray[np.float64]) -> None:

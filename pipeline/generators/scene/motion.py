@@ -153,15 +153,16 @@ def shake(actor: Actor, severity: float, size: Size, rng: np.random.Generator) -
     return replace(actor, path=actor.path + tremble)
 
 
-def jump(actor: Actor, severity: float, size: Size, start: int, stop: int) -> Actor:
-    """Teleport: from ``start`` to ``stop`` the object is elsewhere, across its way, nearer the middle."""
-    path = actor.path.copy()
-    span = np.abs(path[-1] - path[0])
+def jump(group: list[Actor], severity: float, size: Size, start: int, stop: int) -> list[Actor]:
+    """Teleport: from ``start`` to ``stop`` a group is elsewhere, across its way, where there is more room."""
+    paths = np.stack([actor.path for actor in group])
+    span = np.abs(paths[0, -1] - paths[0, 0])
     axis = 0 if span[1] > span[0] else 1
-    middle = (size.width, size.height)[axis] / 2
-    inward = -1 if path[start:stop, axis].mean() > middle else 1
-    path[start:stop, axis] += inward * (0.04 + 0.26 * severity) * size.height
-    return replace(actor, path=path)
+    places = paths[:, start:stop, axis]
+    side = 1 if (size.width, size.height)[axis] - places.max() > places.min() else -1
+    shift = np.zeros_like(group[0].path)
+    shift[start:stop, axis] = side * (0.04 + 0.26 * severity) * size.height
+    return [replace(actor, path=actor.path + shift) for actor in group]
 
 
 def held(frames: int, severity: float, rng: np.random.Generator) -> NDArray[np.int64]:

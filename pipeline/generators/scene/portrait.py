@@ -109,6 +109,8 @@ def _wrongs(rng: np.random.Generator, defects: tuple[Defect, ...]) -> dict[str, 
         wrong["missing_feature"] = min(
             (s for _, s in _MISSING), key=lambda s: abs(s - wrong["missing_feature"])
         )
+        # What is missing cannot be wrong as well.
+        wrong.pop({0.9: "displaced_mouth", 1.0: "asymmetric_eyes"}.get(wrong["missing_feature"], ""), None)
     wrong["_side"] = 1.0 if rng.random() < 0.5 else -1.0
     return wrong
 

@@ -21,7 +21,7 @@ from pipeline.generators.scene.paint import Sprite
 from pipeline.media.frames import Frames
 from pipeline.records import Checks
 
-_GHOSTS = ((5, 0.45), (3, 0.7))
+_GHOSTS = ((5, 0.35), (3, 0.55))
 """How many frames ago (of 33), and how opaque at full severity, the oldest first."""
 
 
@@ -72,11 +72,11 @@ def _acted(
     groups: list[list[Actor]], wrong: Mapping[str, float], size: Size, errors: np.random.Generator
 ) -> list[Actor]:
     """Return the actors of all groups, trembling and jumping as the defects say."""
-    actors = [actor for group in groups for actor in group]
     if "teleport" in wrong:
         start = int(errors.integers(size.frames // 4, size.frames // 2 + 1))
         stop = start + max(1, size.frames // 5)
-        actors = [motion.jump(actor, wrong["teleport"], size, start, stop) for actor in actors]
+        groups = [motion.jump(group, wrong["teleport"], size, start, stop) for group in groups]
+    actors = [actor for group in groups for actor in group]
     if "jitter" in wrong:
         actors = [motion.shake(actor, wrong["jitter"], size, errors) for actor in actors]
     return actors
@@ -115,6 +115,6 @@ def _show(frame: Canvas, actor: Actor, sprite: Sprite, view: Camera, moment: int
     for ago, opacity in _GHOSTS if ghosting else ():
         past = actor.path[max(0, moment - max(1, round(ago * len(actor.path) / 33)))]
         faint = sprite.copy()
-        faint[..., 3] = (faint[..., 3] * (0.08 + opacity * ghosting)).astype(np.uint8)
+        faint[..., 3] = (faint[..., 3] * (0.05 + opacity * ghosting)).astype(np.uint8)
         paint.paste(frame, faint, *past)
     paint.paste(frame, sprite, *actor.path[moment])
