@@ -6,9 +6,12 @@ from pipeline.judges.base import Judge, JudgeSpec
 from pipeline.records import Modality
 
 
-def _measured(name: str, modality: Modality, measure: str, *, margin: float, scale: float) -> JudgeSpec:
+def _measured(
+    name: str, modality: Modality, measure: str, *, margin: float, scale: float, seconds: float | None = None
+) -> JudgeSpec:
     options: dict[str, float | str] = {"measure": measure, "margin": margin, "scale": scale}
-    return JudgeSpec(name=name, family="measured", modality=modality, options=options)
+    rated = seconds or {"image": 0.03, "video": 0.2}[modality]
+    return JudgeSpec(name=name, family="measured", modality=modality, seconds=rated, options=options)
 
 
 _ROWS = (
@@ -17,7 +20,7 @@ _ROWS = (
     _measured("objects-outlines", "image", "objects:outlines", margin=0.15, scale=0.1),
     _measured("objects-palette", "image", "objects:palette", margin=0.15, scale=0.1),
     # text_rendering
-    _measured("text-spelling", "image", "text:spelling", margin=0.2, scale=0.1),
+    _measured("text-spelling", "image", "text:spelling", margin=0.2, scale=0.1, seconds=0.2),
     _measured("text-legibility", "image", "text:legibility", margin=0.2, scale=0.1),
     _measured("text-layout", "image", "text:layout", margin=0.2, scale=0.1),
     # composition

@@ -1,6 +1,6 @@
 """Does the picture show the objects that the prompt names: which, how many, what colour, where?
 
-Three ways of looking, one way of counting faults (``_faults``). ``pieces`` cuts figure from ground and
+Three ways of looking, one way of counting faults (``faults``). ``pieces`` cuts figure from ground and
 overlays each piece with every known silhouette. ``outlines`` follows edges and compares how far an
 outline runs from its middle. ``palette`` collects the pixels of each named colour and knows of a shape
 only its moments.
@@ -25,6 +25,9 @@ SIDE = 512
 SMALLEST = 0.0004
 """Smallest piece that counts as an object, as a share of the picture."""
 
+LEAST_GAIN = 1.1
+"""Pictures that need less brightening than this are left alone."""
+
 NAMES = tuple(symbols.OBJECTS)
 
 Features = NDArray[np.float32]
@@ -44,24 +47,35 @@ class Found:
 
 def pieces(frames: Frames, checks: Checks) -> float | None:
     """Return minus the faults seen in pieces named by overlay; None where no known object is asked for."""
-    return _measured(frames, checks, _by_ground, _overlay)
+    return _measured(frames, checks, _by_ground, overlay)
 
 
 def outlines(frames: Frames, checks: Checks) -> float | None:
     """Return minus the faults seen in closed edges named by their run; None as above."""
-    return _measured(frames, checks, _by_edges, _run, side=2 * SIDE)
+    return _measured(frames, checks, _by_edges, outline, side=2 * SIDE)
 
 
 def palette(frames: Frames, checks: Checks) -> float | None:
     """Return minus the faults seen in patches of named colours, told apart by moments; None as above."""
-    return _measured(frames, checks, _by_colour, _moments)
+    return _measured(frames, checks, _by_colour, moments)
 
 
 def _measured(frames: Frames, checks: Checks, cut: Cut, describe: Describe, side: int = SIDE) -> float | None:
     if not any(wanted.name in symbols.OBJECTS for wanted in checks.objects):
         return None
-    pixels = np.asarray(cv2.GaussianBlur(vision.shrink(frames, side), (0, 0), 0.8 * side / SIDE), np.uint8)
-    return -_faults(find(pixels, checks.objects, cut, describe), checks)
+    pixels = np.asarray(
+        cv2.GaussianBlur(_exposed(vision.shrink(frames, side)), (0, 0), 0.8 * side / SIDE), np.uint8
+    )
+    return -faults(find(pixels, checks.objects, cut, describe), checks)
+
+
+def _exposed(pixels: vision.Pixels) -> vision.Pixels:
+    """Scale a dark picture so that its lightest surface is near to white: colours get their names back."""
+    lightest = float(np.percentile(pixels.max(axis=2)[::4, ::4], 90))
+    gain = min(2.5, 235 / max(lightest, 1.0))
+    if gain < LEAST_GAIN:
+        return pixels
+    return np.asarray(cv2.convertScaleAbs(pixels, alpha=gain), np.uint8)
 
 
 def find(pixels: vision.Pixels, wanted: Sequence[ObjectCheck], cut: Cut, describe: Describe) -> list[Found]:
@@ -124,14 +138,14 @@ def _album(describe: Describe) -> Features:
     return np.stack([describe(mask) for mask in masks + mirrored])
 
 
-def _overlay(mask: vision.Mask) -> Features:
+def overlay(mask: vision.Mask) -> Features:
     """Return the ink on a common grid, and the aspect."""
     grid = cv2.resize(mask, (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     grid = cv2.GaussianBlur(grid, (0, 0), 1.0).ravel() / GRID
     return np.append(grid, 0.3 * np.log(mask.shape[1] / mask.shape[0])).astype(np.float32)
 
 
-def _run(mask: vision.Mask) -> Features:
+def outline(mask: vision.Mask) -> Features:
     """Return how far the outline lies from the middle of its box in each direction, in mean radii."""
     contours, _ = cv2.findContours(np.pad(mask, 1), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     points = np.concatenate([contour[:, 0] for contour in contours]).astype(np.float32)
@@ -143,7 +157,7 @@ def _run(mask: vision.Mask) -> Features:
     return np.asarray(reach / max(float(reach.mean()), 1e-6), np.float32)
 
 
-def _moments(mask: vision.Mask) -> Features:
+def moments(mask: vision.Mask) -> Features:
     """Return central moments up to the third order, free of size, the aspect and the share of ink."""
     found = cv2.moments(mask, binaryImage=True)
     moments = [6 * found[name] for name in ("nu20", "nu11", "nu02", "nu30", "nu21", "nu12", "nu03")]
@@ -154,7 +168,7 @@ def _moments(mask: vision.Mask) -> Features:
 # Faults, in the same currency for all: 0.4 for one object too many, 1 for a whole group gone wrong.
 
 
-def _faults(found: Sequence[Found], checks: Checks) -> float:
+def faults(found: Sequence[Found], checks: Checks) -> float:
     """Return the summed faults of groups and relations."""
     groups = _grouped(found, checks.objects)
     own = sum(_group_faults(group, wanted) for group, wanted in zip(groups, checks.objects, strict=True))

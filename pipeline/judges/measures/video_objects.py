@@ -73,15 +73,15 @@ def _overall(frames: Frames, checks: Checks, still: Still, see: See) -> float | 
 
 
 def _vivid_pieces(pixels: vision.Pixels, checks: Checks) -> float:
-    return objects._faults(objects.find(pixels, checks.objects, _vivid, objects._overlay), checks)
+    return objects.faults(objects.find(pixels, checks.objects, _vivid, objects.overlay), checks)
 
 
 def _colour_outlines(pixels: vision.Pixels, checks: Checks) -> float:
-    return objects._faults(objects.find(pixels, checks.objects, _by_colour_edges, objects._run), checks)
+    return objects.faults(objects.find(pixels, checks.objects, _by_colour_edges, objects.outline), checks)
 
 
 def _named_patches(pixels: vision.Pixels, checks: Checks) -> float:
-    return objects._faults(objects.find(pixels, checks.objects, _named, objects._moments), checks)
+    return objects.faults(objects.find(pixels, checks.objects, _named, objects.moments), checks)
 
 
 def _vivid(pixels: vision.Pixels) -> vision.Mask:

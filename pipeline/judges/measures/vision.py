@@ -125,5 +125,5 @@ def _names_by_rgb() -> NDArray[np.uint8]:
     names: NDArray[np.uint8] = distances.argmin(axis=1).astype(np.uint8)
     strength, full = (np.hypot(colours[:, 1], colours[:, 2]) for colours in (cube, named_colours()))
     full[full < 10] = 0  # black has no strength to lose
-    names[(distances.min(axis=1) > 25) | (strength < 0.65 * full[names])] = len(COLOURS)
+    names[(distances.min(axis=1) > 25) | (strength < 0.5 * full[names])] = len(COLOURS)
     return names
