@@ -14,6 +14,7 @@ INSTALL := $(PY) -m pip install -qq -c infra/constraints.txt --build-constraint 
 PYTHON =
 RUN = runs/demo
 PROFILE = infra/profiles/laptop.toml
+DRY = --dry-run
 
 demo: $(VENV)/.demo ## build a small dataset of all eight categories on this machine, then its report
 	$(VIPO) build --profile $(PROFILE) --run $(RUN)
@@ -47,6 +48,12 @@ status: $(VENV)/.demo ## show the stages of RUN: parts done, rate, failures, tim
 verify: $(VENV)/.demo ## check every shard of RUN: hashes, index, manifest, media
 	$(VIPO) verify --run $(RUN)
 
+gc: $(VENV)/.demo ## say what RUN holds that its settings do not use; DRY= removes it
+	$(VIPO) gc $(DRY) --run $(RUN)
+
+repair: $(VENV)/.demo ## make again what is corrupt or missing in RUN, or say what is lost
+	$(VIPO) repair --run $(RUN)
+
 report: $(VENV)/.demo ## write the HTML report of RUN
 	$(VIPO) report --run $(RUN)
 
@@ -68,8 +75,8 @@ clean: ## remove the environment, caches and build products; runs/ stays
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: demo test test-quick bench bench-labels build-image-1m build-video-300k plan status verify report
-.PHONY: lint types lock clean help unsound
+.PHONY: demo test test-quick bench bench-labels build-image-1m build-video-300k plan status verify gc repair
+.PHONY: report lint types lock clean help unsound
 
 $(VENV)/.demo: pyproject.toml infra/constraints.txt $(UNSOUND)
 	@test -x $(PY) || { python=$$(infra/find-python $(if $(PYTHON),"$(PYTHON)")) && \

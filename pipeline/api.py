@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -19,7 +20,9 @@ from rich.console import Console
 
 from pipeline import media
 from pipeline.config import Runner, Settings, data_root, load_category, load_profile, nearest
+from pipeline.dataset import gc as garbage
 from pipeline.dataset import manifest as manifests
+from pipeline.dataset import repair as repairs
 from pipeline.dataset import verify as verification
 from pipeline.errors import ConfigError
 from pipeline.records import Agreement, Generation, Modality, Pair, Prompt, Record, Verdict
@@ -90,8 +93,9 @@ def build(
     check(settings)
     check_pools(settings)
     store = open_store(run)
+    factory = _factory(settings, store, address)
     with Display(store, console) as display:
-        driver = Build(settings, store, factory=_factory(settings, store, address), display=display)
+        driver = Build(settings, store, factory=factory, display=display)
         return driver.run(skip_failed=skip_failed)
 
 
@@ -109,6 +113,42 @@ def status(run: str) -> statuses.Status:
 def verify(run: str, seen: Callable[[manifests.Shard], object] = id) -> verification.Verified:
     """Read all shards of a run back. Raises CorruptError naming the first bad file and record."""
     return verification.verify(open_store(run), seen)
+
+
+def gc(
+    run: str, *, older_than: float = 24.0, dry_run: bool = False, other_categories: bool = False
+) -> list[garbage.Heap]:
+    """Remove what the settings of the run's last build do not use and is older than ``older_than`` hours.
+
+    Parts of categories that the settings do not name stay unless ``other_categories``. Raises ConfigError
+    while a driver may be at work.
+    """
+    store = open_store(run)
+    settings = statuses.read_settings(store)
+    before = (time.time() if dry_run else _clock(store)) - older_than * 3600
+    terms = garbage.Terms(
+        before=before,
+        idle=(lambda: None) if dry_run else lambda: statuses.require_idle(store, before),
+        categories=None if other_categories else [category.name for category in settings.categories],
+        dry_run=dry_run,
+    )
+    return garbage.gc(statuses.read_lanes(settings, store), store, terms)
+
+
+def repair(run: str, told: Callable[[str], object] = id) -> repairs.Repaired:
+    """Mend what is corrupt or missing in a run; ``told`` is called with a line for each thing done."""
+    store = open_store(run)
+    settings = statuses.read_settings(store)
+    return repairs.repair(settings, statuses.read_lanes(settings, store), store, told)
+
+
+def _clock(store: Store) -> float:
+    """Return the time by the store's clock, which dates what it holds; this machine's may be wrong."""
+    key = "clock"
+    store.replace(key, b"")
+    (entry,) = (entry for entry in store.list(key) if entry.key == key)
+    store.delete(key)
+    return entry.modified
 
 
 def report(run: str) -> str:

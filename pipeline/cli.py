@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pipeline.errors import BuildError, VipoError
+from pipeline.errors import BuildError, CorruptError, VipoError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,10 +59,20 @@ def _parser() -> argparse.ArgumentParser:
         ("status", _status, "show how far a run is"),
         ("verify", _verify, "read every shard back and check it"),
         ("report", _report, "write the page about a run"),
+        ("repair", _repair, "make again what is corrupt or missing, or say what is lost (no build at work)"),
     ):
         command = commands.add_parser(name, help=about)
         _add_run(command)
         command.set_defaults(command=function)
+
+    command = commands.add_parser("gc", help="remove what the settings of the last build do not use")
+    _add_run(command)
+    command.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    command.add_argument("--older-than", type=float, default=24.0, metavar="HOURS", help="(default: 24)")
+    command.add_argument(
+        "--other-categories", action="store_true", help="also parts of categories that the settings lack"
+    )
+    command.set_defaults(command=_gc)
     return parser
 
 
@@ -157,6 +167,9 @@ def _status(given: argparse.Namespace) -> None:
     _table("Finished" if seen.finished else "Unfinished", "stage units rows/worker-second left", rows)
     for failure in seen.failures:
         _console().print(f"failed: {failure.unit}: {failure.cause}", markup=False, soft_wrap=True)
+    if seen.stale:
+        old = [(f"{s.stage}/{s.lane}", s.fingerprint, s.parts, _size(s.bytes)) for s in seen.stale]
+        _table("Not of these settings (vipo gc removes them)", "lane fingerprint parts size", old)
 
 
 def _verify(given: argparse.Namespace) -> None:
@@ -172,6 +185,52 @@ def _verify(given: argparse.Namespace) -> None:
     console.print(
         f"verified: {found.shards} shards, {found.pairs} pairs, {found.media} media, {_size(found.bytes)}"
     )
+
+
+def _repair(given: argparse.Namespace) -> None:
+    from pipeline import api
+
+    console = _console()
+
+    def told(line: str) -> None:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+    done = api.repair(given.run, told)
+    for key in done.lost:
+        told(f"lost: {key}")
+    counts = len(done.removed), len(done.restored), len(done.rebuilt)
+    told("removed {}, restored {} media, rebuilt {} shards".format(*counts))
+    if done.lost:
+        raise CorruptError(f"{len(done.lost)} pairs are lost: restore the pool of prompts, then repair again")
+    if done.todo:
+        raise BuildError(
+            f"{'; '.join(done.todo)}: run the same build again, then `vipo repair --run {given.run}`"
+        )
+
+
+def _gc(given: argparse.Namespace) -> None:
+    from pipeline import api
+
+    heaps = api.gc(
+        given.run,
+        older_than=given.older_than,
+        dry_run=given.dry_run,
+        other_categories=given.other_categories,
+    )
+    fate = "would go" if given.dry_run else "removed"
+    rows = [
+        (
+            heap.what,
+            heap.fingerprint,
+            heap.objects,
+            _size(heap.bytes),
+            f"kept: {heap.kept}" if heap.kept else fate,
+        )
+        for heap in heaps
+    ]
+    if rows:
+        _table("Not needed", "what fingerprint objects size fate", rows)
+    _console().print(f"{fate}: {_size(sum(heap.bytes for heap in heaps if not heap.kept))}")
 
 
 def _report(given: argparse.Namespace) -> None:

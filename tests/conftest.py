@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 from hypothesis import settings
 from rich.console import Console
@@ -46,6 +47,26 @@ def both_run(both: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def images_tree(images_run: Path) -> dict[str, str]:
     """Return the SHA-256 of everything in ``images_run``."""
     return tree(images_run)
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """Start an S3 server on this machine; return the address of an empty bucket."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-that-no-message-may-show")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.delenv("AWS_PROFILE", raising=False)
+        patch.setattr(boto3, "DEFAULT_SESSION", None)
+        boto3.client("s3").create_bucket(Bucket="vipo")
+        yield "s3://vipo"
+    server.stop()
 
 
 @pytest.fixture

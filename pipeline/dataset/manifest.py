@@ -70,7 +70,7 @@ def write_manifest(settings: Settings, lanes: Sequence[Lanes], store: Store) -> 
         entries: list[ShardEntry] = []
         for unit in lane.shard.units(store):
             rows = list(read_part(ShardEntry, unit.key, store))
-            shards.append(_shard(unit, len(rows), store))
+            shards.append(describe(unit, len(rows), store))
             entries.extend(rows)
         contents.append(_contents(settings, lane, entries))
     versions = {name: metadata.version(name) for name in PACKAGES}
@@ -97,8 +97,11 @@ def read_manifest(store: Store) -> Manifest:
         raise CorruptError(f"{store.uri}/{KEY}: damaged ({error}): run build to write it again") from error
 
 
-def _shard(unit: ShardUnit, pairs: int, store: Store) -> Shard:
+def describe(unit: ShardUnit, pairs: int, store: Store) -> Shard:
+    """Return what the index of a shard says of its tar. Raises CorruptError, StorageError."""
     about = read_metadata(unit.key, store)
+    if not {"bytes", "sha256"} <= about.keys():
+        raise CorruptError(f"{unit.key}: does not say what its tar is: run `vipo repair`")
     return Shard(
         tar=tar_key(unit),
         index=unit.key,

@@ -40,14 +40,12 @@ def verify(store: Store, seen: Callable[[Shard], object] = id) -> Verified:
     manifest = read_manifest(store)
     keys: set[str] = set()
     for shard in manifest.shards:
-        entries = _index(shard, store)
-        _check_shard(shard, entries, store)
-        twice = keys & {entry.pair_id for entry in entries}
-        if twice:
-            raise CorruptError(f"{shard.tar}: pair {min(twice)} is in another shard too: rebuild")
-        keys |= {entry.pair_id for entry in entries}
+        for entry in check_shard(shard, store):
+            if entry.pair_id in keys:
+                raise CorruptError(f"{shard.tar}: {entry.key}: its pair is in the data set twice: {REMEDY}")
+            keys.add(entry.pair_id)
         seen(shard)
-    _check_counts(manifest)
+    check_counts(manifest)
     return Verified(
         shards=len(manifest.shards),
         pairs=len(keys),
@@ -56,37 +54,46 @@ def verify(store: Store, seen: Callable[[Shard], object] = id) -> Verified:
     )
 
 
-def _index(shard: Shard, store: Store) -> list[ShardEntry]:
+def check_shard(shard: Shard, store: Store) -> list[ShardEntry]:
+    """Check one shard and return its index. Raises CorruptError, StorageError."""
+    for key in (shard.index, shard.tar):
+        if store.size(key) is None:
+            raise CorruptError(f"{key}: is missing, {KEY} names it: {REMEDY}")
     entries = list(read_part(ShardEntry, shard.index, store))
     if len(entries) != shard.pairs:
-        raise CorruptError(f"{shard.index}: {len(entries)} pairs, the manifest says {shard.pairs}: rebuild")
+        raise CorruptError(f"{shard.index}: {len(entries)} pairs, the manifest says {shard.pairs}: {REMEDY}")
+    _check_tar(shard, entries, store)
     return entries
 
 
-def _check_shard(shard: Shard, entries: list[ShardEntry], store: Store) -> None:
+def _check_tar(shard: Shard, entries: list[ShardEntry], store: Store) -> None:
     """Read the tar once from front to back: every header and member against the index, and the whole."""
     with store.open(shard.tar) as file:
         reader = _Hashing(file)
         for entry in entries:
             sample = {member.name: _member(reader, member, shard) for member in entry.members}
             _check_sample(entry, sample, shard)
-        reader.drain()
+        if reader.drain():
+            raise CorruptError(f"{shard.tar}: holds more than its index names: {REMEDY}")
     if reader.position != shard.bytes:
         raise CorruptError(f"{shard.tar}: {reader.position} bytes, the manifest says {shard.bytes}: {REMEDY}")
     if reader.sha256.hexdigest() != shard.sha256:
         raise CorruptError(f"{shard.tar}: SHA-256 differs from the manifest's: {REMEDY}")
 
 
-REMEDY = "delete the tar and its index, then run build again"
+REMEDY = "run `vipo repair`"
 
 
 def _member(reader: _Hashing, member: Member, shard: Shard) -> bytes:
     """Return a member's bytes. Raises CorruptError if header or content are not what the index says."""
     where = f"{shard.tar}: {member.name}"
-    header = reader.read(member.offset - reader.position)[-tarfile.BLOCKSIZE :]
+    padding = -reader.position % tarfile.BLOCKSIZE
+    between = reader.read(member.offset - reader.position)
     data = reader.read(member.size)
+    if len(between) > padding + tarfile.BLOCKSIZE:
+        raise CorruptError(f"{where}: the tar holds what its index does not name before it: {REMEDY}")
     try:
-        found = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
+        found = tarfile.TarInfo.frombuf(between[padding:], "utf-8", "strict")
     except tarfile.HeaderError as error:
         raise CorruptError(f"{where}: torn at byte {member.offset} ({error}): {REMEDY}") from error
     if (found.name, found.size, len(data)) != (member.name, member.size, member.size):
@@ -104,15 +111,19 @@ def _check_sample(entry: ShardEntry, sample: dict[str, bytes], shard: Shard) -> 
         described: dict[str, Any] = json.loads(by_role.pop("json"))
         if by_role.pop("prompt.txt").decode() != described["prompt"]:
             raise CorruptError(f"{where}: prompt.txt and json disagree: {REMEDY}")
+        if sorted(role.partition(".")[0] for role in by_role) != ["loser", "winner"]:
+            raise CorruptError(
+                f"{where}: its media are {sorted(by_role)}, not a loser and a winner: {REMEDY}"
+            )
         for role, data in by_role.items():
             side, _, suffix = role.partition(".")
             _check_medium(described[side], data, suffix, f"{where}.{role}")
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CorruptError(f"{where}: sample lacks a file or a key ({error}): {REMEDY}") from error
 
 
 def _check_medium(side: dict[str, Any], data: bytes, suffix: str, where: str) -> None:
-    mime = next(mime for mime, known in media.SUFFIX.items() if known == suffix)
+    mime = {known: mime for mime, known in media.SUFFIX.items()}[suffix]
     if hashlib.sha256(data).hexdigest() != side["sha256"]:
         raise CorruptError(f"{where}: is not the medium that the json names: {REMEDY}")
     try:
@@ -126,7 +137,8 @@ def _check_medium(side: dict[str, Any], data: bytes, suffix: str, where: str) ->
         raise CorruptError(f"{where}: decodes to {found}, its json says {stated}: {REMEDY}")
 
 
-def _check_counts(manifest: Manifest) -> None:
+def check_counts(manifest: Manifest) -> None:
+    """Compare the pairs of categories with those of their shards. Raises CorruptError."""
     pairs = Counter[str]()
     for shard in manifest.shards:
         pairs[shard.category] += shard.pairs
@@ -153,7 +165,9 @@ class _Hashing:
         self.position += len(data)
         return data
 
-    def drain(self) -> None:
-        """Read to the end."""
-        while self.read(CHUNK):
-            pass
+    def drain(self) -> bool:
+        """Read to the end; say whether there was more than the zeros that end a tar."""
+        more = False
+        while data := self.read(CHUNK):
+            more = more or bool(data.strip(b"\0"))
+        return more

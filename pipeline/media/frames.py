@@ -16,6 +16,9 @@ MAX_PIXELS = 64_000_000
 MAX_FRAMES = 2_000
 """Longest video that is decoded."""
 
+MAX_VIDEO_PIXELS = 2_000_000_000
+"""Most pixels of all frames together, 6 GB decoded: MAX_FRAMES of 720p fit."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import islice
 
 import av
 import av.error
@@ -14,7 +15,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from pipeline.errors import MediaError
-from pipeline.media.frames import MAX_FRAMES, MAX_PIXELS, Frames, Probe
+from pipeline.media.frames import MAX_FRAMES, MAX_PIXELS, MAX_VIDEO_PIXELS, Frames, Probe
 
 MIME = "video/mp4"
 
@@ -48,9 +49,13 @@ def decode(data: bytes) -> Frames:
     """Decode every frame to [frames, height, width, 3]. Raises MediaError, also for a cut file."""
     with _open(data) as (container, stream):
         expected = _probe(stream)
-        pixels = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        # One more than expected tells a lying header; all of them might fill the memory.
+        frames = islice(container.decode(stream), expected.frames + 1)
+        pixels = [frame.to_ndarray(format="rgb24") for frame in frames]
         if len(pixels) != expected.frames:
-            raise MediaError(f"video has {len(pixels)} frames, its header says {expected.frames}: damaged")
+            raise MediaError(
+                f"video has {len(pixels)} frames or more, its header says {expected.frames}: damaged"
+            )
         return np.stack(pixels)
 
 
@@ -78,6 +83,10 @@ def _probe(stream: VideoStream) -> Probe:
         frames=stream.frames,
         fps=round(stream.average_rate or 0),
     )
-    if found.width * found.height > MAX_PIXELS or found.frames > MAX_FRAMES:
-        raise MediaError(f"video promises {found}, over {MAX_PIXELS} pixels or {MAX_FRAMES} frames: refused")
+    pixels = found.width * found.height
+    if pixels > MAX_PIXELS or found.frames > MAX_FRAMES or pixels * found.frames > MAX_VIDEO_PIXELS:
+        raise MediaError(
+            f"video promises {found}, over {MAX_PIXELS} pixels a frame, {MAX_FRAMES} frames, or "
+            f"{MAX_VIDEO_PIXELS} pixels in all: refused"
+        )
     return found

@@ -127,7 +127,7 @@ class Build:
             return False
         wanted = goal.buckets + next_buckets(goal.quota - goal.kept, goal.kept / len(good), goal.buckets)
         buckets = min(wanted, most_buckets(goal.category, self._settings))
-        if buckets == goal.buckets or not any(stages.prompts.families(goal.buckets - 1, self._store)):
+        if buckets == goal.buckets or not stages.prompts.reaches(goal.buckets - 1, self._store):
             return False
         goal.buckets = buckets
         return True

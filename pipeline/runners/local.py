@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -30,18 +33,15 @@ class LocalWorkers:
 
     def start(self, task: Task) -> bool:
         """Give ``task`` to a free process; False if none is free now."""
-        worker = next((worker for worker in self._workers if worker.task is None), None)
-        if worker is None:
-            if len(self._workers) == self._count:
-                return False
-            worker = self._spawn()
-        try:
-            worker.channel.send((task.stage, task.unit))
-        except OSError:  # it died while idle: wait() will bury it
-            self._bury(worker)
-            return False
-        worker.task = task
-        return True
+        while worker := self._free():
+            try:
+                worker.channel.send((task.stage, task.unit))
+            except OSError:  # it died while idle
+                self._bury(worker)
+            else:
+                worker.task = task
+                return True
+        return False
 
     def wait(self) -> list[tuple[Task, Done]]:
         """Wait until a process answers or dies."""
@@ -63,10 +63,15 @@ class LocalWorkers:
             worker.channel.close()
         self._workers.clear()
 
+    def _free(self) -> _Worker | None:
+        idle = next((worker for worker in self._workers if worker.task is None), None)
+        return idle or (self._spawn() if len(self._workers) < self._count else None)
+
     def _spawn(self) -> _Worker:
         here, there = CONTEXT.Pipe()
         process = CONTEXT.Process(target=_serve, args=(there, self._uri), daemon=True)
-        process.start()
+        with _ctrl_c_blocked():
+            process.start()
         there.close()
         worker = _Worker(process=process, channel=here)
         self._workers.append(worker)
@@ -87,14 +92,24 @@ class LocalWorkers:
         worker.channel.close()
 
 
+@contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    """A process started here never gets SIGINT: Ctrl-C reaches the whole group, the driver ends the rest."""
+    resource_tracker.ensure_running()  # starting it later would unblock the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(channel: Connection, uri: str) -> None:
     """Do units until the driver closes the channel; if it was killed, the unit in hand is still committed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends us
     bench = Bench(uri)
     while True:
         try:
             stage, unit = channel.recv()
-        except EOFError:
+        except (EOFError, OSError):
             return
         done = bench.do(stage, unit)
         try:

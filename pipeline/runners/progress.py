@@ -54,12 +54,13 @@ class Failure:
 
 @dataclass(slots=True, kw_only=True)
 class Diary:
-    """What one driver has seen; ``lanes`` is keyed by ``stage/lane``."""
+    """What one driver has seen; ``lanes`` is keyed by ``stage/lane``. ``gc`` waits until it ``ended``."""
 
     started: float = field(default_factory=time.time)
     updated: float = field(default_factory=time.time)
     lanes: dict[str, Speed] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+    ended: bool = False
 
 
 class Display:
@@ -86,6 +87,7 @@ class Display:
         self._stage_started = self._last_line = self._last_save = time.monotonic()
 
     def __enter__(self) -> Self:
+        self.save()
         self._bars.start()
         return self
 
@@ -93,6 +95,7 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.stop()
+        self.diary.ended = True
         self.save()
 
     @contextmanager
@@ -144,10 +147,16 @@ class Display:
 def read_diaries(store: Store) -> Iterator[Diary]:
     """Yield the diaries of all drivers that ever worked on the run."""
     for entry in store.list(FOLDER):
-        given: dict[str, Any] = json.loads(store.get(entry.key))
-        yield Diary(
-            started=given["started"],
-            updated=given["updated"],
-            lanes={lane: Speed(**speed) for lane, speed in given["lanes"].items()},
-            failures=[Failure(**failure) for failure in given["failures"]],
-        )
+        yield read_diary(entry.key, store)
+
+
+def read_diary(key: str, store: Store) -> Diary:
+    """Return the diary of one driver."""
+    given: dict[str, Any] = json.loads(store.get(key))
+    return Diary(
+        started=given["started"],
+        updated=given["updated"],
+        lanes={lane: Speed(**speed) for lane, speed in given["lanes"].items()},
+        failures=[Failure(**failure) for failure in given["failures"]],
+        ended=given.get("ended", False),
+    )

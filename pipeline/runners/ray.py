@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +19,9 @@ from pipeline.stages import Resources
 
 PATIENCE = 600.0
 """Seconds to wait for a first actor: a cluster may have to start a node for it."""
+
+KNOCK = 20.0
+"""Seconds in which the head of a cluster must accept a connection."""
 
 STILLBORN = 5
 """Actors in a row that may die before they answer once."""
@@ -38,6 +46,8 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if ray.is_initialized():
         return
+    if address:
+        _knock(address)
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": True, "logging_level": "error"}
     if address is None:
         options["include_dashboard"] = False
@@ -45,8 +55,29 @@ def connect(address: str | None) -> None:
         checkout = Path(__file__).parents[2]
         options["runtime_env"] = {"working_dir": str(checkout), "excludes": NOT_SENT}
     try:
-        ray.init(address=address or "local", **options)
+        with _sigterm_kept():
+            ray.init(address=address or "local", **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"no Ray cluster at {address}: {one_line(error)}: check --address") from error
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Give SIGTERM back to its handler: Ray puts in one of its own, which ends the driver without a word."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
+
+
+def _knock(address: str) -> None:
+    """Ask for a connection before Ray does: for minutes, it would wait without a word. Raises ConfigError."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=KNOCK).close()
+    except OSError as error:
         raise ConfigError(f"no Ray cluster at {address}: {one_line(error)}: check --address") from error
 
 

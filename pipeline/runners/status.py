@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeline.config import Category, Settings, from_json
-from pipeline.errors import StorageError
+from pipeline.dataset.gc import Stale, stale
+from pipeline.errors import ConfigError, StorageError
 from pipeline.runners.build import SETTINGS_KEY, first_buckets
-from pipeline.runners.progress import Failure, Speed, read_diaries
+from pipeline.runners.progress import FOLDER, Failure, Speed, read_diaries, read_diary
 from pipeline.stages import ORDER, Lanes, ShardStage, Stage, lanes
 from pipeline.stages.check import check
 from pipeline.storage import Store
@@ -28,11 +29,15 @@ class StageStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """A run as it stands. ``failures`` are units that failed for good and are still not done."""
+    """A run as it stands. ``failures`` are units that failed for good and are still not done.
+
+    ``stale`` are parts of fingerprints that the settings do not use: older settings find them again.
+    """
 
     stages: tuple[StageStatus, ...]
     failures: tuple[Failure, ...]
     finished: bool
+    stale: tuple[Stale, ...] = ()
 
 
 def read_settings(store: Store) -> Settings:
@@ -76,7 +81,18 @@ def status(store: Store) -> Status:
         stages=stages,
         failures=tuple(open_failures),
         finished=all(stage.done == stage.total for stage in stages),
+        stale=tuple(stale(every, store)),
     )
+
+
+def require_idle(store: Store, since: float) -> None:
+    """Raise ConfigError if a driver that never said it ended has written its diary after ``since``."""
+    for entry in store.list(FOLDER):
+        if entry.modified > since and not read_diary(entry.key, store).ended:
+            raise ConfigError(
+                f"{store.uri}/{entry.key}: this build may be at work and name what would be removed: end it "
+                "first (the same command goes on with it); if it was killed, wait, or lower --older-than"
+            )
 
 
 def parts(stage: Stage, store: Store) -> list[str]:

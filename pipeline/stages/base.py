@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -106,7 +107,7 @@ def commit(unit: Unit, table: pa.Table, store: Store) -> bool:
     is not there.
     """
     buffer = pa.BufferOutputStream()
-    with pq.ParquetWriter(buffer, table.schema, compression="zstd") as writer:
+    with pq.ParquetWriter(buffer, table.schema, compression="zstd", write_page_checksum=True) as writer:
         for batch in table.to_batches() or [table.schema.empty_table()]:
             writer.write_table(pa.table(batch, schema=table.schema))
     return store.put(unit.key, buffer.getvalue().to_pybytes())
@@ -114,30 +115,35 @@ def commit(unit: Unit, table: pa.Table, store: Store) -> bool:
 
 def read_part(record: type[R], key: str, store: Store, row_group: int | None = None) -> Iterator[R]:
     """Yield the records of a part, or of one of its row groups. Raises CorruptError, StorageError."""
-    with store.open(key) as file, _parquet(file, f"{store.uri}/{key}") as part:
+    with store.open(key) as file, open_part(file, f"{store.uri}/{key}") as part:
         if row_group is None:
-            yield from record.rows(part.read())
+            table = part.read()
         elif row_group < part.num_row_groups:
-            yield from record.rows(part.read_row_group(row_group))
+            table = part.read_row_group(row_group)
+        else:
+            return
+    yield from record.rows(table)
 
 
 def read_columns(columns: list[str], key: str, store: Store) -> pa.Table:
     """Return some columns of a part. Raises CorruptError, StorageError."""
-    with store.open(key) as file, _parquet(file, f"{store.uri}/{key}") as part:
+    with store.open(key) as file, open_part(file, f"{store.uri}/{key}") as part:
         return part.read(columns)
 
 
-def _parquet(file: Any, where: str) -> pq.ParquetFile:
+@contextmanager
+def open_part(file: Any, where: str) -> Iterator[pq.ParquetFile]:
+    """Open a part whose pages are checked against their checksums. Raises CorruptError, on reads too."""
     try:
-        return pq.ParquetFile(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise CorruptError(
-            f"{where}: not a readable part ({error}): delete it and run build again"
-        ) from error
+        with pq.ParquetFile(file, page_checksum_verification=True) as part:
+            yield part
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        cause = " ".join(str(error).split())
+        raise CorruptError(f"{where}: not a readable part ({cause}): run `vipo repair`") from error
 
 
 def read_metadata(key: str, store: Store) -> dict[str, str]:
     """Return what a part says of itself beside its rows. Raises CorruptError, StorageError."""
-    with store.open(key) as file, _parquet(file, f"{store.uri}/{key}") as part:
+    with store.open(key) as file, open_part(file, f"{store.uri}/{key}") as part:
         metadata = part.schema_arrow.metadata or {}
         return {name.decode(): value.decode() for name, value in metadata.items()}

@@ -62,6 +62,11 @@ class PromptsStage(Stage):
             root, *perturbed = members
             yield Family(root=root, perturbed=tuple(perturbed))
 
+    def reaches(self, bucket: int, store: Store) -> bool:
+        """Say whether the pool has rows for ``bucket``; it may be that none of them is usable."""
+        unit = self.unit(bucket // SEGMENT)
+        return any(True for _ in read_part(Prompt, unit.key, store, row_group=bucket % SEGMENT))
+
     def _pool(self, count: int) -> Iterator[Prompt]:
         if self.category.pool.uri is not None:
             return read_pool(self.category, bucket_size=self.bucket_size)

@@ -8,6 +8,7 @@ structs (readers that infer columns from the first samples drop keys that appear
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections import defaultdict
@@ -117,6 +118,12 @@ class ShardStage(Stage):
         metadata = {"sha256": sha256, "bytes": str(size)}
         return ShardEntry.table(rows).replace_schema_metadata(metadata)
 
+    def digests(self, unit: Unit, store: Store) -> dict[str, str]:
+        """Return name and SHA-256 of every file that the shard of ``unit`` holds, from the parts alone."""
+        if not isinstance(unit, ShardUnit):
+            raise TypeError(f"{unit.key}: a shard needs a ShardUnit")
+        return dict(item for sample in self._samples(unit, store) for item in sample.digests())
+
     def _sizes(self, profile: LicenceProfile, store: Store) -> Iterator[tuple[int, int]]:
         """Yield the bytes that each bucket would put into shards of a licence profile."""
         for bucket in self.shipped:
@@ -186,12 +193,23 @@ class _Sample:
         return f"{self.category.name}-{self.pair.id}"
 
     def files(self, store: Store) -> Iterator[tuple[str, bytes]]:
+        for name, content in self._contents():
+            yield name, _blob(content, store) if isinstance(content, Generation) else content
+
+    def digests(self) -> Iterator[tuple[str, str]]:
+        for name, content in self._contents():
+            if isinstance(content, Generation):
+                yield name, str(content.media_sha256)
+            else:
+                yield name, hashlib.sha256(content).hexdigest()
+
+    def _contents(self) -> Iterator[tuple[str, bytes | Generation]]:
         suffix = media.SUFFIX[self.winner.mime]
         described = json.dumps(self.described(), ensure_ascii=False, sort_keys=True)
         yield f"{self.key}.json", described.encode()
-        yield f"{self.key}.loser.{suffix}", _blob(self.loser, store)
+        yield f"{self.key}.loser.{suffix}", self.loser
         yield f"{self.key}.prompt.txt", self.prompt.text.encode()
-        yield f"{self.key}.winner.{suffix}", _blob(self.winner, store)
+        yield f"{self.key}.winner.{suffix}", self.winner
 
     def described(self) -> dict[str, Any]:
         """Return the sample's JSON; every key is always there and always of one type."""

@@ -8,22 +8,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StorageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A stored object: its key below the store's address and its size in bytes."""
+    """A stored object: key below the store's address, bytes, and when it was written by the store's clock."""
 
     key: str
     size: int
+    modified: float
+
+
+TEMPORARY = ".tmp/"
+"""Listed under this prefix alone: what unfinished writes have left. Safe to delete once no writer lives."""
 
 
 class Store(Protocol):
     """Keys to bytes. A key is written whole or not at all, and never changes once it exists.
 
-    ``replace`` is the exception, for files that are derived from the rest and may be made again.
-    Every method raises StorageError when the store cannot do it.
+    ``replace`` is the exception, for files that are derived from the rest and may be made again, and
+    ``delete``, which only ``gc`` and ``repair`` use (stages/COMMIT.md says why that is safe). Every
+    method raises StorageError when the store cannot do it.
     """
 
     uri: str
@@ -47,12 +53,19 @@ class Store(Protocol):
         """Return the size of ``key`` in bytes, None if it does not exist."""
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        """Yield the objects whose key begins with ``prefix``, in order of their keys."""
+        """Yield the objects whose key begins with ``prefix``, in order of their keys.
+
+        What lies under TEMPORARY is yielded for that prefix only.
+        """
+
+    def delete(self, key: str) -> None:
+        """Remove ``key``; nothing happens if it does not exist."""
 
 
 def open_store(uri: str) -> Store:
     """Open the store at a local path, file:// or s3:// address. Raises ConfigError for any other."""
     scheme, separator, rest = uri.partition("://")
+    refuse_secrets(uri)
     if not separator or scheme == "file":
         from pipeline.storage.local import LocalStore
 
@@ -68,8 +81,29 @@ def open_store(uri: str) -> Store:
 
 def read_uri(uri: str) -> bytes:
     """Return the bytes of one file by its path or address, outside of any run."""
+    refuse_secrets(uri)
     folder, _, name = uri.rpartition("/")
     return open_store(folder if folder else ("/" if uri.startswith("/") else ".")).get(name)
+
+
+def refuse_secrets(uri: str) -> None:
+    """Refuse an address that carries a login or a signature. Raises ConfigError, which does not repeat it.
+
+    Addresses are stored in settings and shown in errors and reports.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if separator and ("@" in rest.partition("/")[0] or "?" in rest):
+        raise ConfigError(
+            f"{scheme}:// address with a login ('@') or a query ('?'): give the plain address, and the "
+            "credentials through the environment or the files that boto3 reads"
+        )
+
+
+def checked(key: str, uri: str) -> str:
+    """Return ``key`` if it stays below the store's address. Raises StorageError."""
+    if key.startswith("/") or ".." in key.split("/"):
+        raise StorageError(f"{key}: leaves the store {uri}: keys are relative and have no '..'")
+    return key
 
 
 class RangeReader(io.RawIOBase):

@@ -6,19 +6,19 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import StorageError
-from pipeline.storage.base import Entry
-
-TEMPORARY = ".tmp"
-"""Unfinished files live here, on the same file system as the files that they become."""
+from pipeline.storage.base import TEMPORARY, Entry, checked
 
 
 class LocalStore:
-    """Files are written to a temporary name, synced, then linked: link() fails if the name is taken."""
+    """Files are written to a temporary name, synced, then linked: link() fails if the name is taken.
+
+    Unfinished files lie under TEMPORARY, on the same file system as the files that they become.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -47,7 +47,7 @@ class LocalStore:
 
     def get(self, key: str) -> bytes:
         """Return all bytes of ``key``."""
-        with self.open(key) as file:
+        with self.open(key) as file, self._errors(key):
             return file.read()
 
     def open(self, key: str) -> BinaryIO:
@@ -74,17 +74,29 @@ class LocalStore:
         with os.scandir(folder) as found:
             entries = sorted((f"{item.name}/" if item.is_dir() else item.name, item) for item in found)
         for name, item in entries:
-            if not name.startswith(start) or name == f"{TEMPORARY}/":
+            if not name.startswith(start) or above + name == TEMPORARY:
                 continue
             if name.endswith("/"):
                 yield from self._walk(Path(item.path), above + name, "")
             else:
-                yield Entry(key=above + name, size=item.stat().st_size)
+                with suppress(FileNotFoundError):  # gone since: finished, or deleted
+                    about = item.stat()
+                    yield Entry(key=above + name, size=about.st_size, modified=about.st_mtime)
+
+    def delete(self, key: str) -> None:
+        """Remove ``key``; folders stay, since a writer may be about to use them."""
+        with self._errors(key):
+            self._path(key).unlink(missing_ok=True)
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(f"{self._path(key)}: {error.strerror}: mend disk or permissions") from error
 
     def _path(self, key: str) -> Path:
-        if key.startswith("/") or ".." in key.split("/"):
-            raise StorageError(f"{key}: leaves the store {self.uri}: keys are relative and have no '..'")
-        return self.root / key
+        return self.root / checked(key, self.uri)
 
     @contextmanager
     def _temporary(self, key: str) -> Iterator[Path]:

@@ -1,8 +1,21 @@
-"""A store in an S3 bucket (or MinIO, Ceph, R2: set AWS_ENDPOINT_URL), through boto3.
+"""A store in an S3 bucket (or MinIO, Ceph, R2, SeaweedFS: set AWS_ENDPOINT_URL), through boto3.
 
-Creating a key is a conditional put (``If-None-Match: *``), so of two writers one wins. Credentials come
-from boto3's standard chain only. Every upload carries a SHA-256 that the server checks, and its size is
-read back: clients were seen that stored corrupt bytes without an error.
+Creating a key is a conditional put (``If-None-Match: *``), so of two writers one wins. Some stores refuse
+the condition and some ignore it without a word: the first object that a process creates is put twice to
+find out. There, a key is looked up and then put. Two writers that meet in between both write; that loses
+nothing, since equal units give equal bytes, but let one driver at a time work on such a store.
+
+Credentials come from boto3's standard chain only. Messages hold addresses and error codes, never what a
+request or an endpoint's address held.
+
+Every upload carries a SHA-256 that the server checks, and a signature over its body; then its size and its
+checksum are read back: clients and servers were seen that stored corrupt bytes without an error.
+
+How long a request may take: botocore ("standard" mode, back-off with jitter) makes ATTEMPTS requests; what
+it gives up on, or never tries again (bodies that break off, conflicts, damage), gets up to three more
+rounds after PAUSES, none later than PATIENCE seconds after the start. A store that refuses connections is
+given up after about 10 s, one that throttles after about 1.5 minutes, one that never answers after about 6.
+"Adaptive" mode would hold all requests of a client back after one was throttled.
 """
 
 from __future__ import annotations
@@ -10,17 +23,24 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
+from urllib.parse import quote, unquote
 
 import boto3
+from botocore import exceptions as botocore
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
-from pipeline.errors import StorageError
-from pipeline.storage.base import Entry, RangeReader
+from pipeline.errors import ConfigError, StorageError
+from pipeline.storage.base import TEMPORARY, Entry, RangeReader
 
 PART = 64 << 20
 """Bytes of one part of a multipart upload; also the largest object that is put in one request."""
@@ -28,7 +48,40 @@ PART = 64 << 20
 BUFFER = 4 << 20
 """Bytes fetched at a time by a reader."""
 
+ATTEMPTS = 6
+"""Requests that botocore makes for one call."""
+
+PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds before each further round; half of it at least, by chance."""
+
+PATIENCE = 60.0
+"""Seconds after which no further round begins."""
+
+CONNECTIONS = 32
+"""Connections kept open by one client: `vipo gc` deletes from many threads."""
+
 TAKEN = "PreconditionFailed"
+MISSING = ("404", "NoSuchKey", "NotFound")
+CONDITION_REFUSED = ("NotImplemented", "InvalidArgument", "InvalidRequest", "501")
+MAY_PASS = (
+    *("ConditionalRequestConflict", "OperationAborted", "NoSuchUpload"),  # another writer was at the key
+    *("BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody"),  # the body was damaged on its way
+    *("RequestTimeout", "SlowDown", "TooManyRequests", "429"),
+)
+LINE_BROKE = (
+    botocore.ConnectionError,
+    botocore.HTTPClientError,
+    botocore.IncompleteReadError,
+    botocore.FlexibleChecksumError,
+    ResponseParserError,
+)
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class _DamagedError(Exception):
+    """What is stored, or was answered, is not what was sent."""
 
 
 class S3Store:
@@ -37,44 +90,39 @@ class S3Store:
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
         self._bucket, _, prefix = self.uri.removeprefix("s3://").partition("/")
+        if not self._bucket:
+            raise ConfigError(f"{uri}: no bucket: give s3://bucket/prefix")
         self._prefix = f"{prefix}/" if prefix else ""
-        config = Config(retries={"mode": "standard", "max_attempts": 6}, connect_timeout=10, read_timeout=60)
-        self._client = boto3.client("s3", config=config)
+        self._client = _connect()
+        self._conditions: bool | None = None
+        """Whether the store heeds ``If-None-Match``; None until that is known."""
 
     def put(self, key: str, data: bytes) -> bool:
         """Create ``key``; False if it exists already."""
-        return self._put(key, data, IfNoneMatch="*")
+        return self._try(key, lambda: self._create(key, data))
 
     def put_file(self, key: str, path: Path) -> bool:
         """Create ``key`` from a local file, in parts if it is large; False if it exists already."""
         if path.stat().st_size <= PART:
             return self.put(key, path.read_bytes())
-        with self._errors(key):
-            target = {"Bucket": self._bucket, "Key": self._prefix + key}
-            upload = self._client.create_multipart_upload(**target, ChecksumAlgorithm="SHA256")
-            target["UploadId"] = upload["UploadId"]
-            try:
-                parts = list(self._upload_parts(path, target))
-                self._client.complete_multipart_upload(
-                    **target, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
-                )
-            except BaseException as error:
-                self._client.abort_multipart_upload(**target)
-                if isinstance(error, ClientError) and _code(error) == TAKEN:
-                    return False
-                raise
-        self._check_size(key, path.stat().st_size)
-        return True
+        return self._try(key, lambda: self._create_in_parts(key, path))
 
     def replace(self, key: str, data: bytes) -> None:
         """Write ``key`` whether or not it exists."""
-        self._put(key, data)
+        self._try(key, lambda: self._write(key, data))
 
     def get(self, key: str) -> bytes:
         """Return all bytes of ``key``."""
-        with self._errors(key):
-            response = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
-            return cast("bytes", response["Body"].read())
+        return self._try(key, lambda: self._fetch(key))
+
+    def get_range(self, key: str, start: int, end: int) -> bytes:
+        """Return bytes [start, end) of ``key``."""
+        data = self._try(key, lambda: self._fetch(key, Range=f"bytes={start}-{end - 1}"))
+        if len(data) != end - start:
+            raise StorageError(
+                f"{self.uri}/{key}: {len(data)} bytes came for {end - start}: was it replaced?"
+            )
+        return data
 
     def open(self, key: str) -> BinaryIO:
         """Return a seekable reader of ``key`` that fetches 4 MiB at a time."""
@@ -85,70 +133,196 @@ class S3Store:
 
     def size(self, key: str) -> int | None:
         """Return the size of ``key`` in bytes, None if it does not exist."""
-        with self._errors(key):
-            try:
-                head = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
-            except ClientError as error:
-                if _code(error) in ("404", "NoSuchKey", "NotFound"):
-                    return None
-                raise
-            return int(head["ContentLength"])
+        head = self._try(key, lambda: self._head(key))
+        return int(head["ContentLength"]) if head else None
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        """Yield the objects whose key begins with ``prefix``, in order, one page in memory."""
-        with self._errors(prefix):
-            pages = self._client.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
-                for item in page.get("Contents", ()):
-                    yield Entry(key=item["Key"].removeprefix(self._prefix), size=item["Size"])
+        """Yield the objects whose key begins with ``prefix``, in order, one page of 1,000 in memory."""
+        if prefix == TEMPORARY:
+            yield from self._uploads()
+            return
+        for page in self._pages(self._client.list_objects_v2, prefix, ("ContinuationToken",)):
+            for item in page.get("Contents", ()):
+                yield Entry(
+                    key=item["Key"].removeprefix(self._prefix),
+                    size=item["Size"],
+                    modified=item["LastModified"].timestamp(),
+                )
 
-    def get_range(self, key: str, start: int, end: int) -> bytes:
-        """Return bytes [start, end) of ``key``."""
-        with self._errors(key):
-            span = f"bytes={start}-{end - 1}"
-            response = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, Range=span)
-            return cast("bytes", response["Body"].read())
+    def delete(self, key: str) -> None:
+        """Remove ``key``, or abort the unfinished upload that it stands for."""
+        if not key.startswith(TEMPORARY):
+            self._try(key, lambda: self._client.delete_object(**self._at(key)))
+            return
+        upload, _, target = key.removeprefix(TEMPORARY).partition("/")
+        given = {**self._at(target), "UploadId": unquote(upload)}
+        with suppress(self._client.exceptions.NoSuchUpload):
+            self._try(key, lambda: self._client.abort_multipart_upload(**given))
 
-    def _put(self, key: str, data: bytes, **condition: str) -> bool:
-        target = {"Bucket": self._bucket, "Key": self._prefix + key, "ChecksumSHA256": _checksum(data)}
-        with self._errors(key):
-            try:
-                self._client.put_object(**target, **condition, Body=data)
-            except ClientError as error:
-                if _code(error) == TAKEN:
-                    return False
-                raise
-        self._check_size(key, len(data))
+    def _uploads(self) -> Iterator[Entry]:
+        """Yield unfinished multipart uploads as ``.tmp/<upload>/<key>``; their parts are billed."""
+        for page in self._pages(self._client.list_multipart_uploads, "", ("KeyMarker", "UploadIdMarker")):
+            for item in page.get("Uploads", ()):
+                upload, key = quote(item["UploadId"], safe=""), item["Key"].removeprefix(self._prefix)
+                yield Entry(
+                    key=f"{TEMPORARY}{upload}/{key}",
+                    size=self._uploaded(key, item["UploadId"]),
+                    modified=item["Initiated"].timestamp(),
+                )
+
+    def _uploaded(self, key: str, upload: str) -> int:
+        """Return the bytes of an unfinished upload."""
+        pages = self._client.get_paginator("list_parts").paginate(**self._at(key), UploadId=upload)
+        sizes = self._try(key, lambda: [part["Size"] for page in pages for part in page.get("Parts", ())])
+        return sum(sizes)
+
+    def _pages(
+        self, call: Callable[..., dict[str, Any]], prefix: str, marks: tuple[str, ...]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the pages of a listing; ``marks`` are the parameters that continue it."""
+        given = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
+        while True:
+            page = self._try(prefix, partial(call, **given))
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            given |= {mark: page[f"Next{mark}"] for mark in marks}
+
+    def _create(self, key: str, data: bytes) -> bool:
+        """Create an object in one request; False if it exists."""
+        checksum = _checksum(data)
+        send = partial(self._client.put_object, **self._at(key), Body=data, ChecksumSHA256=checksum)
+        if not self._conditionally(key, send):
+            return False
+        if self._conditions is None:
+            self._find_out(send)
+        self._read_back(key, len(data), checksum)
         return True
 
-    def _upload_parts(self, path: Path, target: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def _create_in_parts(self, key: str, path: Path) -> bool:
+        """Create an object by a multipart upload; False if it exists. An upload that fails is aborted."""
+        begin = partial(self._client.create_multipart_upload, **self._at(key), ChecksumAlgorithm="SHA256")
+        target = {**self._at(key), "UploadId": self._try(key, begin)["UploadId"]}
+        made = False
+        try:
+            parts = list(self._upload_parts(key, path, target))
+            complete = partial(
+                self._client.complete_multipart_upload, **target, MultipartUpload={"Parts": parts}
+            )
+            made = self._conditionally(key, complete)
+        finally:
+            if not made:
+                # It must not hide why the upload failed. What it leaves, `vipo gc` finds.
+                with suppress(ClientError, BotoCoreError):
+                    self._client.abort_multipart_upload(**target)
+        if made:
+            digests = b"".join(base64.b64decode(part["ChecksumSHA256"]) for part in parts)
+            self._read_back(key, path.stat().st_size, _checksum(digests))
+        return made
+
+    def _upload_parts(self, key: str, path: Path, target: dict[str, Any]) -> Iterator[dict[str, Any]]:
         with path.open("rb") as file:
             for number, data in enumerate(iter(lambda: file.read(PART), b""), start=1):
-                checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
-                part = self._client.upload_part(
-                    **target, PartNumber=number, Body=data, ChecksumSHA256=checksum
-                )
-                yield {"PartNumber": number, "ETag": part["ETag"], "ChecksumSHA256": checksum}
+                about = {"PartNumber": number, "ChecksumSHA256": _checksum(data)}
+                part = self._try(key, partial(self._client.upload_part, **target, **about, Body=data))
+                yield {**about, "ETag": part["ETag"]}
 
-    def _check_size(self, key: str, size: int) -> None:
-        stored = self.size(key)
-        if stored != size:
-            raise StorageError(f"{self.uri}/{key}: stored {stored} of {size} bytes: delete it and run again")
+    def _conditionally(self, key: str, send: Callable[..., object]) -> bool:
+        """Let ``send`` create ``key`` unless it exists; False if it does.
 
-    @contextmanager
-    def _errors(self, key: str) -> Iterator[None]:
-        """Turn boto3's errors into one line; their texts hold no credentials, their requests might."""
+        A try whose answer was lost finds its own object: that too is False, and nothing is missing.
+        """
+        if not self._conditions and self._head(key):
+            return False
+        if self._conditions is False:
+            send()
+            return True
         try:
-            yield
+            send(IfNoneMatch="*")
         except ClientError as error:
-            code = error.response["Error"]["Code"]
-            raise StorageError(
-                f"{self.uri}/{key}: the store answered {code}: check address and rights"
-            ) from None
-        except BotoCoreError as error:
-            raise StorageError(
-                f"{self.uri}/{key}: {type(error).__name__}: check network and credentials"
-            ) from None
+            code = _code(error)
+            if code == TAKEN:
+                self._conditions = True
+                return False
+            if code == "NoSuchUpload" and self._head(key):
+                return False
+            if self._conditions or code not in CONDITION_REFUSED:
+                raise
+            send()  # whatever else the store refused, it refuses again
+            self._do_without_conditions()
+        return True
+
+    def _find_out(self, send: Callable[..., object]) -> None:
+        """Create what was just created again: the store has to refuse that."""
+        try:
+            send(IfNoneMatch="*")
+        except ClientError as error:
+            if _code(error) != TAKEN:
+                raise
+            self._conditions = True
+        else:
+            self._do_without_conditions()
+
+    def _do_without_conditions(self) -> None:
+        self._conditions = False
+        log.warning("%s: the store does not heed If-None-Match: let one driver at a time use it", self.uri)
+
+    def _write(self, key: str, data: bytes) -> None:
+        checksum = _checksum(data)
+        written = self._client.put_object(**self._at(key), Body=data, ChecksumSHA256=checksum)
+        head = self._head(key)
+        # Two drivers may replace the same file: what the other wrote is not ours to check.
+        if head and head.get("ETag") == written.get("ETag"):
+            self._compare(key, head, len(data), checksum)
+
+    def _read_back(self, key: str, size: int, checksum: str) -> None:
+        """Remove what was just created if it is not what was sent: a key that exists counts as done."""
+        try:
+            self._compare(key, self._try(key, lambda: self._head(key)), size, checksum)
+        except _DamagedError:
+            self._try(key, lambda: self._client.delete_object(**self._at(key)))
+            raise
+
+    def _compare(self, key: str, head: dict[str, Any] | None, size: int, checksum: str) -> None:
+        """Compare size and checksum; if the store keeps no checksum, hash the object, if it is not large."""
+        stored = head and head["ContentLength"]
+        if stored != size:
+            raise _DamagedError(f"{stored} of {size} bytes were stored")
+        kept = (head or {}).get("ChecksumSHA256") or (_checksum(self.get(key)) if size <= PART else checksum)
+        if kept.partition("-")[0] != checksum:
+            raise _DamagedError("other bytes than were sent were stored")
+
+    def _head(self, key: str) -> dict[str, Any] | None:
+        try:
+            return cast("dict[str, Any]", self._client.head_object(**self._at(key), ChecksumMode="ENABLED"))
+        except ClientError as error:
+            if _code(error) in MISSING:
+                return None
+            raise
+
+    def _fetch(self, key: str, **span: str) -> bytes:
+        response = self._client.get_object(**self._at(key), **span)
+        data = cast("bytes", response["Body"].read())
+        if len(data) != response["ContentLength"]:
+            raise _DamagedError(f"{len(data)} of {response['ContentLength']} bytes came")
+        return data
+
+    def _at(self, key: str) -> dict[str, Any]:
+        if key.startswith("/") or ".." in key.split("/"):
+            raise StorageError(f"{key}: leaves the store {self.uri}: keys are relative and have no '..'")
+        return {"Bucket": self._bucket, "Key": self._prefix + key}
+
+    def _try(self, key: str, action: Callable[[], T]) -> T:
+        """Run ``action``, and again after a pause if its failure may pass. Raises StorageError."""
+        pauses, until = iter(PAUSES), time.monotonic() + PATIENCE
+        while True:
+            try:
+                return action()
+            except (ClientError, BotoCoreError, ResponseParserError, _DamagedError) as error:
+                pause = next(pauses, None)
+                if pause is None or time.monotonic() > until or not _may_pass(error):
+                    raise StorageError(f"{self.uri}/{key}: {_explain(error)}") from None
+            time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 workers must not come back in step
 
 
 class _S3Reader(RangeReader):
@@ -160,8 +334,41 @@ class _S3Reader(RangeReader):
         return self._store.get_range(self._key, start, end)
 
 
+def _connect() -> Any:
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        connect_timeout=10,
+        read_timeout=60,
+        max_pool_connections=CONNECTIONS,
+        # Checksums of our own choice only: older stores refuse the trailers that boto3 would add.
+        request_checksum_calculation="when_required",
+        s3={"payload_signing_enabled": True},
+    )
+    try:
+        return boto3.client("s3", config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise ConfigError(
+            f"S3 cannot be set up ({type(error).__name__}): check AWS_ENDPOINT_URL, AWS_PROFILE and ~/.aws"
+        ) from None
+
+
+def _may_pass(error: Exception) -> bool:
+    if isinstance(error, ClientError):
+        return error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500 or _code(error) in MAY_PASS
+    return isinstance(error, (*LINE_BROKE, _DamagedError))
+
+
+def _explain(error: Exception) -> str:
+    """Say what went wrong without the error's own text: it may hold the endpoint's address."""
+    if isinstance(error, ClientError):
+        return f"the store answered {_code(error)}: check address and rights"
+    if isinstance(error, _DamagedError):
+        return f"{error}, and again when tried again: check the store and the network"
+    return f"{type(error).__name__}: check network and credentials"
+
+
 def _code(error: ClientError) -> str:
-    return str(error.response["Error"]["Code"])
+    return " ".join(str(error.response["Error"]["Code"]).split())[:80]
 
 
 def _checksum(data: bytes) -> str:
