@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.runners.build import Built
 
 INTERRUPTED = 130
+BAD_ROWS_SHOWN = 5
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -140,6 +141,10 @@ def _build(given: argparse.Namespace) -> None:
         for item in built.manifest.categories
     ]
     _table("Data set", "category quota kept shipped shards", rows)
+    for name, bad in built.bad_rows.items():
+        for line in bad[:BAD_ROWS_SHOWN]:
+            _console().print(f"{name}: pool {line}", soft_wrap=True, highlight=False, markup=False)
+        _console().print(f"{name}: {len(bad)} rows of its pool cannot be used")
     _console().print(f"report: {page}", soft_wrap=True, highlight=False)
     problems = [f"{len(built.failures)} units failed"] if built.failures else []
     problems += [f"{name} is {count} pairs short" for name, count in built.short.items()]

@@ -19,7 +19,7 @@ import pyarrow as pa
 from pipeline import media
 from pipeline.config import Settings
 from pipeline.dataset.manifest import KEY, Manifest, Shard, describe, read_manifest
-from pipeline.dataset.verify import check_counts, check_shard
+from pipeline.dataset.verify import REMEDY, check_counts, check_shard
 from pipeline.errors import ConfigError, CorruptError, StorageError
 from pipeline.records import Agreement, Generation, Member, Pair, Prompt, Record, ShardEntry, Verdict
 from pipeline.stages import Lanes, ShardStage, ShardUnit, Stage, Unit, commit, lanes, read_part, tar_key
@@ -276,7 +276,7 @@ class _Work:
         try:
             entries = check_shard(self._described(unit), self._store)
         except CorruptError as error:
-            return str(error)
+            return str(error).removesuffix(f": {REMEDY}")
         held = {member.name: member.sha256 for entry in entries for member in entry.members}
         return None if expected in (None, held) else "holds other samples than the parts say"
 

@@ -53,9 +53,7 @@ def decode(data: bytes) -> Frames:
         frames = islice(container.decode(stream), expected.frames + 1)
         pixels = [frame.to_ndarray(format="rgb24") for frame in frames]
         if len(pixels) != expected.frames:
-            raise MediaError(
-                f"video has {len(pixels)} frames or more, its header says {expected.frames}: damaged"
-            )
+            raise MediaError(f"video has {len(pixels)} frames, its header says {expected.frames}: damaged")
         return np.stack(pixels)
 
 
@@ -71,7 +69,10 @@ def _open(data: bytes) -> Iterator[tuple[InputContainer, VideoStream]]:
         with av.open(io.BytesIO(data), format="mp4") as container:
             if not isinstance(container, InputContainer) or not container.streams.video:
                 raise MediaError("file holds no video stream: generate it again")
-            yield container, container.streams.video[0]
+            stream = container.streams.video[0]
+            if stream.codec_context is None:  # a header so torn that not even the codec is known
+                raise MediaError("file holds a video stream of no known codec: generate it again")
+            yield container, stream
     except av.error.FFmpegError as error:
         raise MediaError(f"{len(data)} bytes are not a readable MP4 ({error}): generate it again") from error
 

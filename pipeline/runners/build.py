@@ -10,9 +10,11 @@ from itertools import groupby
 from pipeline import pools
 from pipeline.config import Category, Settings, to_json
 from pipeline.dataset.manifest import Manifest, write_manifest
-from pipeline.runners.base import Outcome, Task, Workers, run
+from pipeline.errors import CorruptError
+from pipeline.records import Prompt
+from pipeline.runners.base import Outcome, Task, Workers, one_line, run
 from pipeline.runners.progress import Display, Failure
-from pipeline.stages import ORDER, Lanes, Resources, ShardStage, Stage, lanes, read_columns
+from pipeline.stages import ORDER, Lanes, Resources, ShardStage, Stage, lanes, read_columns, read_part
 from pipeline.stages.recipes import expected_pairs
 from pipeline.storage import Store
 
@@ -22,13 +24,17 @@ WorkersFactory = Callable[[Resources], Workers]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """What a build came to. ``kept`` counts pairs by category; ``short`` those under their quota."""
+    """What a build came to. ``kept`` counts pairs by category; ``short`` those under their quota.
+
+    ``bad_rows`` says of a category's pool, if it is a user's, which rows cannot be used, and why.
+    """
 
     manifest: Manifest
     kept: dict[str, int]
     short: dict[str, int]
     failures: list[Failure]
     held_back: tuple[str, ...]
+    bad_rows: dict[str, list[str]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,7 +72,8 @@ class Build:
             while growing:
                 for kind in ORDER[:-1]:
                     self._run_stage(kind, growing)
-                growing = [goal for goal in growing if self._grow(goal)]
+                counted = [goal for goal in growing if self._count(goal)]
+                growing = [goal for goal in counted if (skip_failed or not goal.failed) and self._grow(goal)]
             ready = [goal for goal in self._goals if skip_failed or not goal.failed]
             self._run_stage(ShardStage, ready)
         finally:
@@ -82,7 +89,16 @@ class Build:
             short={g.category.name: g.quota - g.kept for g in self._goals if g.kept < g.quota},
             failures=self._display.diary.failures,
             held_back=tuple(g.category.name for g in self._goals if g.category.name not in shipped),
+            bad_rows={g.category.name: list(self._bad_rows(g)) for g in self._goals if g.category.pool.uri},
         )
+
+    def _bad_rows(self, goal: _Goal) -> Iterator[str]:
+        prompts = self._lanes(goal).prompts
+        for unit in prompts.units(self._store):
+            if not goal.failed.issuperset(prompts.buckets(unit)):
+                for row in read_part(Prompt, unit.key, self._store):
+                    if row.status == "failed" and row.bucket < goal.buckets:
+                        yield f"line {row.line}: {row.reason}"
 
     def _goal(self, category: Category) -> _Goal:
         quota = self._settings.quota(category)
@@ -115,19 +131,28 @@ class Build:
                 if not goal.failed.issuperset(stage.buckets(unit)):
                     yield Task(stage=stage, unit=unit), unit.key in done
 
+    def _count(self, goal: _Goal) -> bool:
+        """Count what was kept; a part that cannot be read fails its bucket. False if nothing can be."""
+        agree = self._lanes(goal).agree
+        goal.kept = 0
+        for bucket in sorted(set(range(goal.buckets)) - goal.failed):
+            unit = agree.unit(bucket)
+            try:
+                goal.kept += sum(read_columns(["kept"], unit.key, self._store)["kept"].to_pylist())
+            except CorruptError as error:
+                goal.failed.add(bucket)
+                self._display.failed(unit, one_line(error))
+        return len(goal.failed) < goal.buckets
+
     def _grow(self, goal: _Goal) -> bool:
-        """Count what was kept; take more buckets if the quota needs them and the pool has them."""
-        stages = self._lanes(goal)
-        good = [bucket for bucket in range(goal.buckets) if bucket not in goal.failed]
-        goal.kept = sum(
-            sum(read_columns(["kept"], stages.agree.unit(bucket).key, self._store)["kept"].to_pylist())
-            for bucket in good
-        )
-        if goal.kept >= goal.quota or not good:
+        """Take more buckets if the quota needs them and the pool has them."""
+        if goal.kept >= goal.quota:
             return False
-        wanted = goal.buckets + next_buckets(goal.quota - goal.kept, goal.kept / len(good), goal.buckets)
+        each = goal.kept / (goal.buckets - len(goal.failed))
+        wanted = goal.buckets + next_buckets(goal.quota - goal.kept, each, goal.buckets)
         buckets = min(wanted, most_buckets(goal.category, self._settings))
-        if buckets == goal.buckets or not stages.prompts.reaches(goal.buckets - 1, self._store):
+        prompts = self._lanes(goal).prompts
+        if buckets == goal.buckets or not prompts.reaches(goal.buckets - 1, self._store):
             return False
         goal.buckets = buckets
         return True

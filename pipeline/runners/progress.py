@@ -24,6 +24,7 @@ from rich.progress import (
 )
 
 from pipeline.runners.base import Outcome
+from pipeline.stages import Unit
 from pipeline.storage import Store
 
 FOLDER = "progress/"
@@ -118,12 +119,16 @@ class Display:
             speed.seconds += done.seconds
             self._done, self._rows = self._done + 1, self._rows + done.rows
         else:
-            self.diary.failures.append(Failure(unit=unit.key, cause=done.cause))
-            self.console.print(f"failed: {unit.key}: {done.cause}", style="red", markup=False)
+            self.failed(unit, done.cause)
         rate = f"{self._rows / max(1e-9, time.monotonic() - self._stage_started):.1f} rows/s"
         if self._bar is not None:
             self._bars.update(self._bar, completed=self._done, rate=rate)
         self._now_and_then(rate)
+
+    def failed(self, unit: Unit, cause: str) -> None:
+        """Show and note a unit that failed for good."""
+        self.diary.failures.append(Failure(unit=unit.key, cause=cause))
+        self.console.print(f"failed: {unit.key}: {cause}", style="red", markup=False)
 
     def save(self) -> None:
         """Write the diary."""

@@ -26,7 +26,7 @@ class LocalStore:
 
     def put(self, key: str, data: bytes) -> bool:
         """Create ``key``; False if it exists already."""
-        if self._path(key).exists():
+        if self._path(key).is_file():
             return False
         with self._temporary(key) as temporary:
             temporary.write_bytes(data)
@@ -119,6 +119,8 @@ class LocalStore:
         try:
             os.link(temporary, path)
         except FileExistsError:
+            if not path.is_file():
+                raise
             return False
         _sync(path.parent)
         return True

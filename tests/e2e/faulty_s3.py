@@ -18,8 +18,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -30,7 +29,7 @@ SLOWNESS = 0.2
 """Seconds that a delayed request waits."""
 
 STREAK = 3
-"""Faults in a row that one request can meet: a store that fails it for ever is down, which is another test."""
+"""Faults in a row that one request can meet, unless every one is to meet them."""
 
 LONGEST = 300.0
 """Seconds a client or the server may be silent."""
@@ -130,15 +129,12 @@ class FaultyS3:
         """Return the variables that make boto3 come here."""
         return {"AWS_ENDPOINT_URL_S3": self.uri}
 
-    @contextmanager
-    def down(self) -> Iterator[None]:
+    def outage(self, seconds: float) -> None:
         """Refuse connections, and reset those that are open, for a while."""
         port = self._server.server_address[1]
         self._stop()
-        try:
-            yield
-        finally:
-            self._server, self._up = self._listen(port), True
+        time.sleep(seconds)
+        self._server, self._up = self._listen(port), True
 
     def fault(self, request: Request) -> tuple[str | None, random.Random]:
         """Choose what happens to a request, and the chance by which the rest of it goes."""

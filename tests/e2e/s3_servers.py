@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
+import pytest
 from botocore.config import Config
 
 from tests.e2e.world import until
@@ -32,6 +33,17 @@ JUICEFS = Path(sys.executable).parent / "juicefs"
 
 
 @contextmanager
+def logged_in(uri: str) -> Iterator[None]:
+    """Make boto3 in this process, and in the processes that it starts, use the server at ``uri``."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": uri}.items():
+            patch.setenv(name, value)
+        patch.delenv("AWS_PROFILE", raising=False)
+        patch.setattr(boto3, "DEFAULT_SESSION", None)
+        yield
+
+
+@contextmanager
 def moto() -> Iterator[str]:
     """Yield the address of moto's server, which heeds conditions and keeps some checksums, unchecked."""
     from moto.server import ThreadedMotoServer
@@ -48,7 +60,9 @@ def moto() -> Iterator[str]:
 
 @contextmanager
 def juicefs(folder: Path) -> Iterator[str]:
-    """Yield the address of a gateway over ``folder``: it checks bodies, keeps no checksum, ignores conditions."""
+    """Yield the address of a gateway over ``folder``: it checks bodies by the signature that covers them,
+    keeps no checksum and ignores conditions.
+    """
     folder.mkdir(parents=True)
     meta, port = f"sqlite3://{folder}/meta.db", free_port()
     quiet = [str(JUICEFS), "--quiet", "--no-agent"]
