@@ -32,10 +32,10 @@ from rich.table import Table
 from pipeline import api
 from pipeline.stages import ORDER
 from pipeline.storage import open_store
-from tests.bench.gateway import BUCKET, s3_server
 from tests.bench.tally.sitecustomize import LEDGER
 from tests.e2e.faulty_s3 import FaultyS3
 from tests.e2e.nodes import TwoNodes, merged
+from tests.e2e.s3_servers import JUICEFS, juicefs, logged_in, make_bucket, moto
 from tests.e2e.world import IMAGES, PROFILE, VIDEOS, Command, Project, shipped, tree
 
 SHARES = {"worker": 0.68, "driver": 0.17, "notice": 0.08, "node": 0.06, "cluster": 0.01}
@@ -168,9 +168,12 @@ def _place(where: str, folder: Path, seed: int) -> Iterator[tuple[str, dict[str,
     if where == PLACES[0]:
         yield str(folder), {}, Counter()
         return
-    with s3_server(folder / "server") as address, FaultyS3(address, seed, FAULTS) as proxy:
+    server = juicefs(folder / "server") if JUICEFS.exists() else moto()
+    with server as address, logged_in(address), FaultyS3(address, seed, FAULTS) as proxy:
+        print(f"S3 server: {'JuiceFS gateway' if JUICEFS.exists() else 'moto'}", flush=True)
+        make_bucket(address, "vipo")
         # This process looks on from behind the proxy.
-        yield f"s3://{BUCKET}", proxy.uri_environment(), proxy.counts
+        yield "s3://vipo", proxy.uri_environment(), proxy.counts
 
 
 def build(

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.table import Table
 
 from pipeline import api
-from pipeline.config import Policy
+from pipeline.config import Policy, Pool
 from pipeline.generators.scene.defects import harm
 from pipeline.records import Agreement, Generation, Pair, Reason, Vote
 from pipeline.report.statistics import wilson
@@ -29,6 +29,9 @@ from pipeline.stages.policies import make_policy
 from pipeline.storage import Store, open_store
 
 DECIDABLE = 0.25
+
+POOL = 20261121
+"""Seed of the pools: prompts on which no constant of a judge was set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +92,9 @@ def main() -> None:
     parser.add_argument("--quota", type=int, default=100, help="kept pairs of each category")
     parser.add_argument("--category", action="append", default=[])
     given = parser.parse_args()
-    api.build(api.load("laptop", quota=given.quota, categories=given.category), given.run)
+    settings = api.load("laptop", quota=given.quota, categories=given.category)
+    fresh = tuple(replace(category, pool=Pool(seed=POOL)) for category in settings.categories)
+    api.build(replace(settings, categories=fresh), given.run)
     show(open_store(given.run))
 
 

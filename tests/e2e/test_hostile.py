@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tarfile
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import api, media
+from pipeline.cli import main
+from pipeline.config import to_json
 from pipeline.pools import user
 from pipeline.records import ShardEntry
 from tests.e2e.forge import (
@@ -70,17 +76,27 @@ def command(*arguments: str) -> Ended:
 
 
 def assert_refused(run: Path, *named: str, by: str = "verify") -> None:
-    """``vipo`` ends with 1 and one printable line that names the file, and little memory."""
+    """``vipo`` ends with 1 and one printable line that names the file, and writes nothing anywhere."""
     before = sorted(run.parent.rglob("*"))
-    ended = command(by, "--run", str(run))
+    with redirect_stderr(StringIO()) as written:
+        assert main([by, "--run", str(run)]) == 1
+    assert_one_line(written.getvalue(), *named)
+    assert sorted(run.parent.rglob("*")) == before
+
+
+def assert_refused_in_little_memory(run: Path, *named: str) -> None:
+    ended = command("verify", "--run", str(run))
     assert ended.status == 1, ended.said
-    assert ended.said.startswith("vipo: "), ended.said
-    (line,) = ended.said.splitlines()
+    assert_one_line(ended.said, *named)
+    assert ended.peak < MOST
+
+
+def assert_one_line(said: str, *named: str) -> None:
+    assert said.startswith("vipo: "), said
+    (line,) = said.splitlines()
     assert line.isprintable()
     assert len(line) < 1000
     assert all(name in line for name in named), line
-    assert ended.peak < MOST
-    assert sorted(run.parent.rglob("*")) == before
 
 
 @pytest.fixture
@@ -97,26 +113,21 @@ def test_what_the_forge_makes_is_good_where_nothing_is_hostile(run: Path) -> Non
 @pytest.mark.parametrize("side", [9_500, 12_000, 60_000])
 def test_a_picture_that_promises_too_many_pixels_is_not_decoded(side: int, run: Path) -> None:
     forge(run, sample(picture(side, side), "jpg", width=side, height=side))
-    assert_refused(run, TAR, "sample.loser.jpg")
-
-
-def test_a_picture_that_ends_before_its_pixels_is_refused(run: Path) -> None:
-    forge(run, sample(picture(5000, 5000), "jpg", width=5000, height=5000))
-    assert_refused(run, TAR, "sample.loser.jpg")
+    assert_refused_in_little_memory(run, TAR, "sample.loser.jpg")
 
 
 @pytest.mark.parametrize(("width", "height"), [(65_535, 65_535), (8_192, 8_192)])
 def test_a_video_that_promises_huge_frames_is_not_decoded(width: int, height: int, run: Path) -> None:
     video = promising(footage(64, 64, 2), width, height)
     forge(run, sample(video, "mp4", width=width, height=height, frames=2, fps=25))
-    assert_refused(run, TAR, "sample.loser.mp4")
+    assert_refused_in_little_memory(run, TAR, "sample.loser.mp4")
 
 
 @pytest.mark.parametrize("count", [3, 1_999, 4_000_000_000])
 def test_a_video_that_promises_frames_it_lacks_is_refused(count: int, run: Path) -> None:
     video = with_frames(footage(64, 64, 2), count)
     forge(run, sample(video, "mp4", width=64, height=64, frames=count, fps=25))
-    assert_refused(run, TAR, "sample.loser.mp4")
+    assert_refused_in_little_memory(run, TAR, "sample.loser.mp4")
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +142,7 @@ def test_a_video_of_many_large_frames_is_refused_before_they_fill_the_memory(
 ) -> None:
     assert len(long_footage) < 1_000_000
     forge(run, sample(long_footage, "mp4", width=4096, height=4096, frames=100, fps=25))
-    assert_refused(run, TAR, "sample.loser.mp4")
+    assert_refused_in_little_memory(run, TAR, "sample.loser.mp4")
 
 
 @pytest.mark.slow
@@ -141,7 +152,7 @@ def test_a_video_with_more_than_its_header_says_is_refused(
 ) -> None:
     video = with_frames(promising(long_footage, *size), frames)
     forge(run, sample(video, "mp4", width=size[0], height=size[1], frames=frames, fps=25))
-    assert_refused(run, TAR, "sample.loser.mp4")
+    assert_refused_in_little_memory(run, TAR, "sample.loser.mp4")
 
 
 @pytest.mark.parametrize(
@@ -179,10 +190,10 @@ def test_an_index_that_points_outside_the_tar_is_refused(offset: int, run: Path)
     table = pq.read_table(run / INDEX).to_pylist()
     table[0]["members"][1]["offset"] = offset
     pq.write_table(pa.Table.from_pylist(table, schema=ShardEntry.schema()), run / INDEX)
-    assert_refused(run, TAR)
+    assert_refused_in_little_memory(run, TAR)
     table[0]["members"][0]["size"] = 1 << 62
     pq.write_table(pa.Table.from_pylist(table, schema=ShardEntry.schema()), run / INDEX)
-    assert_refused(run, TAR)
+    assert_refused_in_little_memory(run, TAR)
 
 
 class Canary:
@@ -279,13 +290,9 @@ def test_a_broken_manifest_or_broken_settings_are_refused(text: str, name: str, 
         {"name": "\x1b[2J\nvipo: good"},
         {"source": "x" * 100_000, "name": "evil"},
         {"__class__": "os.system"},
-        {"pool": {"uri": "../../../etc/passwd", "sha256": "0" * 64, "licence": "x"}},
-        {"pool": {"uri": "s3://user:secret@host/pool", "sha256": "0" * 64, "licence": "x"}},
     ],
 )
 def test_hostile_settings_are_refused(change: dict[str, Any], images: Project, run: Path) -> None:
-    from pipeline.config import to_json
-
     settings = json.loads(to_json(images.settings()))
     settings["categories"][0].update(change)
     run.mkdir()
@@ -307,8 +314,6 @@ def test_hostile_rows_of_a_pool_are_failed_prompts() -> None:
         b'{"text": "good"}',
     ]
     payload = b"\n".join(rows)
-    import hashlib
-
     prompts = user.read(
         "pool.jsonl",
         hashlib.sha256(payload).hexdigest(),
@@ -325,26 +330,22 @@ def test_hostile_rows_of_a_pool_are_failed_prompts() -> None:
 
 WATCH = """
 import sys
-def watch(event, given):
-    if event in {"pickle.find_class", "marshal.loads"} and watching:
-        print("opened:", event, given[:2], file=sys.stderr)
-    if event in {"exec", "compile"} and watching and not str(given[0]).startswith("<code object <module>"):
-        name = getattr(given[0], "co_filename", given[-1])
-        if "/pipeline/" in str(name): print("run:", event, given[0], file=sys.stderr)
-watching = False
-sys.addaudithook(watch)
-import pipeline.api, pipeline.report.page, pipeline.storage.local, pipeline.media
+import pipeline.api, pipeline.report.page, pipeline.storage.local
 from pipeline.cli import main
-watching = True
+OPENS = {"pickle.find_class", "marshal.load", "marshal.loads"}
+def watch(event, given):
+    # Importing a module loads its code with marshal.
+    if event in OPENS and "importlib" not in sys._getframe(1).f_code.co_filename:
+        print("opened:", event, str(given)[:80], file=sys.stderr)
+sys.addaudithook(watch)
 sys.exit(main(sys.argv[1:]))
 """
+"""The interpreter itself says when something is unpickled, whoever's code it is."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["verify", "status", "report", "repair"])
 def test_no_reader_of_a_run_unpickles(name: str, images_run: Path, tmp_path: Path) -> None:
-    import shutil
-
     run = tmp_path / "run"
     shutil.copytree(images_run, run)
     done = subprocess.run(
