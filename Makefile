@@ -14,6 +14,8 @@ INSTALL := $(PY) -m pip install -qq -c infra/constraints.txt --build-constraint 
 PYTHON =
 RUN = runs/demo
 PROFILE = infra/profiles/laptop.toml
+SEED = 1
+KILLS = 200
 DRY = --dry-run
 
 demo: $(VENV)/.demo ## build a small dataset of all eight categories on this machine, then its report
@@ -27,6 +29,9 @@ test-quick: $(VENV)/.test ## run the tests that are not marked slow, side by sid
 
 bench: $(VENV)/.test ## measure the Ray runner against the local runner
 	$(PY) -m tests.bench.overhead
+
+chaos: $(VENV)/.test ## build under 200 kills and storage faults, on two Ray nodes; compare every byte
+	$(PY) -m tests.bench.chaos --seed $(SEED) --kills $(KILLS)
 
 bench-labels: $(VENV)/.test ## measure the precision of kept labels against the renderer's truth
 	$(PY) -m tests.bench.labels
@@ -57,7 +62,8 @@ repair: $(VENV)/.demo ## make again what is corrupt or missing in RUN, or say wh
 report: $(VENV)/.demo ## write the HTML report of RUN
 	$(VIPO) report --run $(RUN)
 
-lint: $(VENV)/.test ## check style, formatting and the import floors
+# Ruff's S rules are bandit's; tests/e2e/test_hostile.py scans for what could run stored bytes as code.
+lint: $(VENV)/.test ## check style, security rules, formatting and the import floors
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(VENV)/bin/lint-imports --no-logo --no-cache
@@ -75,7 +81,7 @@ clean: ## remove the environment, caches and build products; runs/ stays
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: demo test test-quick bench bench-labels build-image-1m build-video-300k plan status verify gc repair
+.PHONY: demo test test-quick bench chaos bench-labels build-image-1m build-video-300k plan status verify gc repair
 .PHONY: report lint types lock clean help unsound
 
 $(VENV)/.demo: pyproject.toml infra/constraints.txt $(UNSOUND)

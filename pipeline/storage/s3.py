@@ -62,6 +62,7 @@ CONNECTIONS = 32
 
 TAKEN = "PreconditionFailed"
 MISSING = ("404", "NoSuchKey", "NotFound")
+EMPTY = ("416", "InvalidRange")
 CONDITION_REFUSED = ("NotImplemented", "InvalidArgument", "InvalidRequest", "501")
 MAY_PASS = (
     *("ConditionalRequestConflict", "OperationAborted", "NoSuchUpload"),  # another writer was at the key
@@ -125,11 +126,11 @@ class S3Store:
         return data
 
     def open(self, key: str) -> BinaryIO:
-        """Return a seekable reader of ``key`` that fetches 4 MiB at a time."""
-        size = self.size(key)
-        if size is None:
-            raise StorageError(f"{self.uri}/{key}: does not exist")
-        return cast("BinaryIO", io.BufferedReader(_S3Reader(self, key, size), BUFFER))
+        """Return a seekable reader of ``key`` that fetches 4 MiB at a time; a small object comes at once."""
+        begin, size = self._try(key, lambda: self._begin(key))
+        if len(begin) == size:
+            return io.BytesIO(begin)
+        return cast("BinaryIO", io.BufferedReader(_S3Reader(self, key, begin, size), BUFFER))
 
     def size(self, key: str) -> int | None:
         """Return the size of ``key`` in bytes, None if it does not exist."""
@@ -195,7 +196,7 @@ class S3Store:
         if not self._conditionally(key, send):
             return False
         if self._conditions is None:
-            self._find_out(send)
+            self._try(key, lambda: self._find_out(send))
         self._read_back(key, len(data), checksum)
         return True
 
@@ -300,12 +301,19 @@ class S3Store:
                 return None
             raise
 
+    def _begin(self, key: str) -> tuple[bytes, int]:
+        """Return the first bytes of an object and its size, in one request."""
+        try:
+            response = self._client.get_object(**self._at(key), Range=f"bytes=0-{BUFFER - 1}")
+        except ClientError as error:
+            if _code(error) not in EMPTY:
+                raise
+            return b"", 0
+        data = _body(response)
+        return data, int(response.get("ContentRange", f"/{len(data)}").rpartition("/")[2])
+
     def _fetch(self, key: str, **span: str) -> bytes:
-        response = self._client.get_object(**self._at(key), **span)
-        data = cast("bytes", response["Body"].read())
-        if len(data) != response["ContentLength"]:
-            raise _DamagedError(f"{len(data)} of {response['ContentLength']} bytes came")
-        return data
+        return _body(self._client.get_object(**self._at(key), **span))
 
     def _at(self, key: str) -> dict[str, Any]:
         if key.startswith("/") or ".." in key.split("/"):
@@ -326,11 +334,13 @@ class S3Store:
 
 
 class _S3Reader(RangeReader):
-    def __init__(self, store: S3Store, key: str, size: int) -> None:
+    def __init__(self, store: S3Store, key: str, begin: bytes, size: int) -> None:
         super().__init__(size)
-        self._store, self._key = store, key
+        self._store, self._key, self._begin = store, key, begin
 
     def read_range(self, start: int, end: int) -> bytes:
+        if end <= len(self._begin):
+            return self._begin[start:end]
         return self._store.get_range(self._key, start, end)
 
 
@@ -352,6 +362,13 @@ def _connect() -> Any:
         ) from None
 
 
+def _body(response: dict[str, Any]) -> bytes:
+    data = cast("bytes", response["Body"].read())
+    if len(data) != response["ContentLength"]:
+        raise _DamagedError(f"{len(data)} of {response['ContentLength']} bytes came")
+    return data
+
+
 def _may_pass(error: Exception) -> bool:
     if isinstance(error, ClientError):
         return error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500 or _code(error) in MAY_PASS
@@ -360,6 +377,8 @@ def _may_pass(error: Exception) -> bool:
 
 def _explain(error: Exception) -> str:
     """Say what went wrong without the error's own text: it may hold the endpoint's address."""
+    if isinstance(error, ClientError) and _code(error) in MISSING:
+        return "does not exist"
     if isinstance(error, ClientError):
         return f"the store answered {_code(error)}: check address and rights"
     if isinstance(error, _DamagedError):

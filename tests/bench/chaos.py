@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -67,10 +67,10 @@ FAULTS = {
     "slow_down": 0.01,
     "reset": 0.01,
     "lost_answer": 0.01,
-    "broken_body": 0.01,
-    "flipped_bit": 0.01,
+    "broken_body": 0.03,
+    "flipped_bit": 0.03,
     "truncated": 0.01,
-    "conflict": 0.01,
+    "conflict": 0.02,
 }
 """Share of the requests that meet each kind of fault, if it can strike them."""
 
@@ -111,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--quota", type=int, default=90, help="image pairs")
+    parser.add_argument("--quota", type=int, default=40, help="image pairs")
     parser.add_argument("--on", choices=PLACES, help="all kills here (default: half on each)")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vipo-chaos-", dir="/tmp") as folder:
@@ -169,7 +169,13 @@ def _place(where: str, folder: Path, seed: int) -> Iterator[tuple[str, dict[str,
         yield str(folder), {}, Counter()
         return
     server = juicefs(folder / "server") if JUICEFS.exists() else moto()
-    with server as address, logged_in(address), FaultyS3(address, seed, FAULTS) as proxy:
+    # On stderr the proxy tells of every client that went away.
+    with (
+        server as address,
+        logged_in(address),
+        redirect_stderr(StringIO()),
+        FaultyS3(address, seed, FAULTS) as proxy,
+    ):
         print(f"S3 server: {'JuiceFS gateway' if JUICEFS.exists() else 'moto'}", flush=True)
         make_bucket(address, "vipo")
         # This process looks on from behind the proxy.

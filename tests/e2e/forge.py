@@ -8,6 +8,7 @@ import json
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ import pyarrow.parquet as pq
 
 from pipeline import media
 from pipeline.dataset.manifest import PACKAGES
+from pipeline.media.frames import Probe
 from pipeline.records import Member, ShardEntry
 
+CHEAP = {"preset": "ultrafast", "crf": "51", "tune": "zerolatency"}
 TAR, INDEX = "shard/alignment/0123456789abcdef/a.tar", "shard/alignment/0123456789abcdef/a.parquet"
 
 
@@ -106,13 +109,30 @@ def footage(width: int, height: int, frames: int) -> bytes:
     """Return a real MP4 in which nothing moves: a few bytes a frame."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast", "crf": "51"})
+        stream = container.add_stream("libx264", rate=25, options=CHEAP)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        still = av.VideoFrame.from_ndarray(np.zeros((height * 3 // 2, width), np.uint8), format="yuv420p")
         for number in range(frames):
-            still.pts = number
-            container.mux(stream.encode(still))
+            container.mux(stream.encode(_still(width, height, number)))
         container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def growing(first: tuple[int, int], then: tuple[int, int], count: int) -> bytes:
+    """Return an MP4 with one frame of a size and ``count`` frames of another."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=25, options=CHEAP)
+        stream.width, stream.height = first
+        stream.pix_fmt = "yuv420p"
+        container.mux([*stream.encode(_still(*first, 0)), *stream.encode()])
+        other = av.CodecContext.create("libx264", "w")
+        other.width, other.height = then
+        other.pix_fmt, other.time_base, other.options = "yuv420p", Fraction(1, 25), CHEAP
+        packets = [packet for number in range(count) for packet in other.encode(_still(*then, number))]
+        for number, packet in enumerate([*packets, *other.encode(None)]):
+            packet.pts = packet.dts = number + 1
+            packet.time_base, packet.stream = Fraction(1, 25), stream
+            container.mux(packet)
     return buffer.getvalue()
 
 
@@ -132,6 +152,12 @@ def with_frames(video: bytes, count: int) -> bytes:
     return bytes(data)
 
 
+def _still(width: int, height: int, number: int) -> av.VideoFrame:
+    frame = av.VideoFrame.from_ndarray(np.zeros((height * 3 // 2, width), np.uint8), format="yuv420p")
+    frame.pts = number
+    return frame
+
+
 def _write_tar(path: Path, files: Sequence[File]) -> list[Member]:
     members = []
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
@@ -149,7 +175,7 @@ def _fps(mime: str) -> int:
     return 8 if mime == "video/mp4" else 0
 
 
-def _side(data: bytes, probe: media.Probe) -> dict[str, Any]:
+def _side(data: bytes, probe: Probe) -> dict[str, Any]:
     return {
         "sha256": hashlib.sha256(data).hexdigest(),
         "width": probe.width,

@@ -33,6 +33,7 @@ from tests.e2e.forge import (
     File,
     footage,
     forge,
+    growing,
     picture,
     promising,
     sample,
@@ -130,28 +131,25 @@ def test_a_video_that_promises_frames_it_lacks_is_refused(count: int, run: Path)
     assert_refused_in_little_memory(run, TAR, "sample.loser.mp4")
 
 
-@pytest.fixture(scope="module")
-def long_footage() -> bytes:
-    """Return 5 GB of pixels in some 100 kB."""
-    return footage(4096, 4096, 100)
-
-
-@pytest.mark.slow
-def test_a_video_of_many_large_frames_is_refused_before_they_fill_the_memory(
-    long_footage: bytes, run: Path
-) -> None:
-    assert len(long_footage) < 1_000_000
-    forge(run, sample(long_footage, "mp4", width=4096, height=4096, frames=100, fps=25))
+def test_a_video_of_many_large_frames_is_refused_before_they_fill_the_memory(run: Path) -> None:
+    video = with_frames(footage(4096, 4096, 2), 150)
+    forge(run, sample(video, "mp4", width=4096, height=4096, frames=150, fps=25))
     assert_refused_in_little_memory(run, TAR, "sample.loser.mp4")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("size", "frames"), [((16, 16), 100), ((4096, 4096), 1)])
-def test_a_video_with_more_than_its_header_says_is_refused(
-    size: tuple[int, int], frames: int, long_footage: bytes, run: Path
-) -> None:
-    video = with_frames(promising(long_footage, *size), frames)
-    forge(run, sample(video, "mp4", width=size[0], height=size[1], frames=frames, fps=25))
+def test_a_video_with_more_frames_than_its_header_says_is_refused(run: Path) -> None:
+    """5 GB of pixels in less than a megabyte, said to be one frame."""
+    video = footage(4096, 4096, 100)
+    assert len(video) < 1_000_000
+    forge(run, sample(with_frames(video, 1), "mp4", width=4096, height=4096, frames=1, fps=25))
+    assert_refused_in_little_memory(run, TAR, "sample.loser.mp4")
+
+
+def test_a_video_whose_frames_grow_is_refused(run: Path) -> None:
+    """The header tells the size of the first frame; a later one brings a size of its own."""
+    video = growing((64, 64), (8192, 4096), 12)
+    forge(run, sample(video, "mp4", width=64, height=64, frames=13, fps=25))
     assert_refused_in_little_memory(run, TAR, "sample.loser.mp4")
 
 
