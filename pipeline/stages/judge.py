@@ -22,7 +22,7 @@ from pipeline.storage import Store
 CHUNK = 16
 """Pairs asked at a time: enough to keep a server busy, few enough to hold their media in memory."""
 
-MEDIA_HELD = 64
+MEDIA_HELD = 16
 """Encoded media kept in memory: those of one prompt are asked about several times in a row."""
 
 

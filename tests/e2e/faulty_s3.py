@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
-SLOWNESS = 0.2
+SLOWNESS = 0.1
 """Seconds that a delayed request waits."""
 
 STREAK = 3

@@ -190,6 +190,20 @@ def test_a_repair_takes_only_what_was_made_from_the_lost_medium(run: Path) -> No
     assert not any(key.startswith(("shard/", "prompts/")) for key in removed)
 
 
+@pytest.mark.parametrize(
+    ("stage", "after"), [("generate", {"pair", "judge", "agree"}), ("judge", {"agree"}), ("pair", set())]
+)
+def test_what_was_made_from_a_missing_part_goes_unless_it_is_made_again_the_same(
+    stage: str, after: set[str], run: Path
+) -> None:
+    """A generator or judge on a GPU may answer otherwise the second time."""
+    gone = parts(run, stage)[0]
+    gone.unlink()
+    removed = api.repair(str(run)).removed
+    assert {key.partition("/")[0] for key in removed} == after
+    assert {key.rpartition("/")[2] for key in removed} <= {gone.name}
+
+
 def test_a_repair_makes_shards_again_that_hold_other_samples_than_the_parts(
     run: Path, images_tree: dict[str, str]
 ) -> None:
