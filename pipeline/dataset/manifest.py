@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 
@@ -40,11 +40,11 @@ class Contents:
     modality: str
     pairs: int
     quota: int
-    generators: tuple[Record, ...]
+    generators: tuple[Standing, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Standing:
     """Wins and losses of a generator among the pairs that ship, and the licence of what it made."""
 
     generator: str
@@ -87,7 +87,7 @@ def read_manifest(store: Store) -> Manifest:
         given = json.loads(store.get(KEY))
         shards = tuple(Shard(**shard) for shard in given["shards"])
         contents = tuple(
-            Contents(**{**item, "generators": tuple(Record(**row) for row in item["generators"])})
+            Contents(**{**item, "generators": tuple(Standing(**row) for row in item["generators"])})
             for item in given["categories"]
         )
         return Manifest(
@@ -122,10 +122,5 @@ def _contents(settings: Settings, lane: Lanes, entries: Sequence[ShardEntry]) ->
         modality=lane.category.modality,
         pairs=len(entries),
         quota=settings.quota(lane.category),
-        generators=tuple(Record(generator=n, wins=wins[n], losses=losses[n]) for n in names),
+        generators=tuple(Standing(generator=n, wins=wins[n], losses=losses[n]) for n in names),
     )
-
-
-def shard_uris(manifest: Manifest, store: Store) -> Iterator[str]:
-    """Yield the address of every shard, as webdataset takes them."""
-    return (f"{store.uri}/{shard.tar}" for shard in manifest.shards)
