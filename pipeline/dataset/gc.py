@@ -105,7 +105,7 @@ def gc(every: Sequence[Lanes], store: Store, terms: Terms) -> list[Heap]:
     found = list(stale(every, store))
     heaps: list[Heap] = []
     gone: set[str] = set()
-    for item in found:
+    for item in reversed(found):
         kept = _why_kept(item, found, terms)
         if not kept:
             _clear(store.list(item.folder), store, terms)

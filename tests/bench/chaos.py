@@ -127,17 +127,17 @@ def _main(folder: Path, given: argparse.Namespace) -> int:
     wrong: list[str] = []
     places = [given.on] if given.on else list(PLACES)
     for number, where in enumerate(places):
-        count = given.kills // len(places)
-        events = plan(given.seed + number, count, total)
-        with _place(where, folder, given.seed) as (runs, environment, faults):
+        with _place(where, folder, given.seed + number) as (runs, environment, faults):
             calm = build(project, f"{runs}/calm", [], folder / "ledger", {})
-            storm = build(project, f"{runs}/storm", events, folder / "ledger", environment)
-            faults.pop("requests", None)
-            _table(where, calm, storm, total, faults)
-            found = list(_differences(f"{runs}/storm", expected, folder / "reference"))
-            if len(storm.struck) < count:
-                found.append(f"the build ended before {count - len(storm.struck)} of {count} kills")
-            wrong += [f"{where}: {line}" for line in found]
+            left, storms = given.kills // len(places), 0
+            while left:  # a fast machine ends a build before the last of its kills
+                events = plan(given.seed + number + 100 * storms, left, total)
+                run = f"{runs}/storm-{storms}"
+                storm = build(project, run, events, folder / "ledger", environment)
+                _table(where, calm, storm, total, faults)
+                wrong += [f"{run}: {line}" for line in _differences(run, expected, folder / "reference")]
+                left, storms = left - len(storm.struck), storms + 1
+                faults.clear()
     print("\n".join(wrong) or "Every byte is that of the undisturbed build; verify is green.", flush=True)
     return 1 if wrong else 0
 
@@ -343,6 +343,7 @@ def _table(where: str, calm: Course, storm: Course, parts: int, faults: Counter[
         if each:
             mean, middle = statistics.mean(each), statistics.median(each)
             table.add_row(MEANING[kind], str(len(each)), f"{mean:.2f}", f"{middle:.2f}")
+    faults.pop("requests", None)
     for kind, count in sorted(faults.items()):
         table.add_row(f"storage: {kind}", str(count), "", "")
     console = Console(width=110)
