@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import re
 import tomllib
 import types
 import typing
@@ -23,6 +24,9 @@ from pipeline.records import LicenceProfile, Modality
 CastName = Literal["embedded", "models"]
 Runner = Literal["local", "ray"]
 T = TypeVar("T")
+
+CATEGORY_NAME = re.compile(r"[a-z0-9_]{1,60}")
+LONGEST_PATH = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +173,7 @@ def load_category(path: Path) -> Category:
     if category.pool.uri is not None and "://" not in category.pool.uri:
         pool = dataclasses.replace(category.pool, uri=str((path.parent / category.pool.uri).absolute()))
         category = dataclasses.replace(category, pool=pool)
+    _check_name(category, category.source)
     _require(category.quota > 0, category.source, "quota", "must be above 0")
     if category.name != path.stem:
         raise ConfigError(
@@ -205,9 +210,21 @@ def to_json(settings: Settings) -> bytes:
 def from_json(data: bytes, where: str) -> Settings:
     """Read what ``to_json`` wrote. Raises ConfigError."""
     try:
-        return _build(Settings, json.loads(data), where)
-    except ValueError as error:
-        raise ConfigError(f"{where}: not readable as settings ({error}): run build again") from error
+        settings = _build(Settings, json.loads(data), where)
+    except (ValueError, RecursionError) as error:
+        cause = repr(error)[:200]
+        raise ConfigError(f"{where}: not readable as settings ({cause}): run build again") from error
+    for category in settings.categories:
+        _check_name(category, where)
+        if not (category.source.isprintable() and len(category.source) <= LONGEST_PATH):
+            raise ConfigError(f"{where}: source of {category.name} is no path: run build again")
+    return settings
+
+
+def _check_name(category: Category, where: str) -> None:
+    """A category's name becomes part of paths: nothing in it may lead elsewhere."""
+    if not CATEGORY_NAME.fullmatch(category.name):
+        raise ConfigError(f"{where}: name = {category.name[:80]!r} must be of a-z, 0-9 and _")
 
 
 def nearest(wrong: str, valid: typing.Iterable[str]) -> str:

@@ -103,6 +103,12 @@ class Record:
         return _schema(cls)
 
     @classmethod
+    def optional(cls, name: str) -> bool:
+        """Say whether a column may be missing, as in parts of older code."""
+        fields = {field.name: field for field in dataclasses.fields(cast("Any", cls))}
+        return fields[name].default is not dataclasses.MISSING
+
+    @classmethod
     def table(cls, rows: Iterable[Self]) -> pa.Table:
         """Return ``rows`` as a table of this record's schema, in the order given."""
         return pa.Table.from_pylist([_plain(row) for row in rows], schema=cls.schema())

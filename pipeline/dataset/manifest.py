@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from pipeline.stages.base import read_metadata
 from pipeline.storage import Store
 
 KEY = "manifest.json"
+SHARD_KEY = re.compile(r"shard/[a-z0-9_]{1,100}/[0-9a-f]{16}/[a-z0-9_-]{1,200}\.(tar|parquet)")
 PACKAGES = ("vipo", "av", "numpy", "pillow", "pyarrow")
 
 
@@ -90,11 +92,16 @@ def read_manifest(store: Store) -> Manifest:
             Contents(**{**item, "generators": tuple(Standing(**row) for row in item["generators"])})
             for item in given["categories"]
         )
-        return Manifest(
+        made = Manifest(
             format=given["format"], categories=contents, shards=shards, versions=given["versions"]
         )
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptError(f"{store.uri}/{KEY}: damaged ({error}): run build to write it again") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        cause = repr(error)[:200]
+        raise CorruptError(f"{store.uri}/{KEY}: damaged ({cause}): run build to write it again") from error
+    for key in (key for shard in shards for key in (shard.tar, shard.index)):
+        if not isinstance(key, str) or not SHARD_KEY.fullmatch(key):
+            raise CorruptError(f"{store.uri}/{KEY}: names {key!r:.100}, where no shard lies: do not use it")
+    return made
 
 
 def describe(unit: ShardUnit, pairs: int, store: Store) -> Shard:

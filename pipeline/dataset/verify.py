@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Callable
@@ -62,6 +63,11 @@ def check_shard(shard: Shard, store: Store) -> list[ShardEntry]:
     entries = list(read_part(ShardEntry, shard.index, store))
     if len(entries) != shard.pairs:
         raise CorruptError(f"{shard.index}: {len(entries)} pairs, the manifest says {shard.pairs}: {REMEDY}")
+    size = store.size(shard.tar)
+    if size != shard.bytes:
+        raise CorruptError(f"{shard.tar}: {size} bytes, the manifest says {shard.bytes}: {REMEDY}")
+    for entry in entries:
+        _check_names(entry, shard)
     _check_tar(shard, entries, store)
     return entries
 
@@ -75,29 +81,53 @@ def _check_tar(shard: Shard, entries: list[ShardEntry], store: Store) -> None:
             _check_sample(entry, sample, shard)
         if reader.drain():
             raise CorruptError(f"{shard.tar}: holds more than its index names: {REMEDY}")
-    if reader.position != shard.bytes:
-        raise CorruptError(f"{shard.tar}: {reader.position} bytes, the manifest says {shard.bytes}: {REMEDY}")
     if reader.sha256.hexdigest() != shard.sha256:
         raise CorruptError(f"{shard.tar}: SHA-256 differs from the manifest's: {REMEDY}")
 
 
 REMEDY = "run `vipo repair`"
+SAMPLE_KEY = re.compile(r"[a-z0-9_-]{1,200}")
+
+
+def _check_names(entry: ShardEntry, shard: Shard) -> None:
+    """Refuse keys and members that could leave a folder, and any that a sample does not have."""
+    if not SAMPLE_KEY.fullmatch(entry.key):
+        raise CorruptError(f"{shard.tar}: {entry.key[:80]!r} is no key of a sample: do not use this shard")
+    expected = [
+        [
+            f"{entry.key}.json",
+            f"{entry.key}.loser.{kind}",
+            f"{entry.key}.prompt.txt",
+            f"{entry.key}.winner.{kind}",
+        ]
+        for kind in media.SUFFIX.values()
+    ]
+    names = [member.name for member in entry.members]
+    if names not in expected:
+        shown = ", ".join(repr(name[:80]) for name in names[:6])
+        raise CorruptError(f"{shard.tar}: {entry.key} holds {shown}, not the files of a sample: {REMEDY}")
 
 
 def _member(reader: _Hashing, member: Member, shard: Shard) -> bytes:
     """Return a member's bytes. Raises CorruptError if header or content are not what the index says."""
     where = f"{shard.tar}: {member.name}"
     padding = -reader.position % tarfile.BLOCKSIZE
+    if not 0 <= member.size <= shard.bytes - member.offset:
+        raise CorruptError(f"{where}: its index places it outside of the tar: {REMEDY}")
+    if member.offset != reader.position + padding + tarfile.BLOCKSIZE:
+        raise CorruptError(f"{where}: the tar holds what its index does not name before it: {REMEDY}")
     between = reader.read(member.offset - reader.position)
     data = reader.read(member.size)
-    if len(between) > padding + tarfile.BLOCKSIZE:
-        raise CorruptError(f"{where}: the tar holds what its index does not name before it: {REMEDY}")
     try:
         found = tarfile.TarInfo.frombuf(between[padding:], "utf-8", "strict")
     except tarfile.HeaderError as error:
         raise CorruptError(f"{where}: torn at byte {member.offset} ({error}): {REMEDY}") from error
     if (found.name, found.size, len(data)) != (member.name, member.size, member.size):
-        raise CorruptError(f"{where}: the tar holds {found.name} of {found.size} bytes there: {REMEDY}")
+        raise CorruptError(f"{where}: the tar holds {found.name!r} of {found.size} bytes there: {REMEDY}")
+    if found.type != tarfile.REGTYPE:
+        raise CorruptError(
+            f"{where}: is no plain file but of tar's type {found.type!r}: do not use this shard"
+        )
     if hashlib.sha256(data).hexdigest() != member.sha256:
         raise CorruptError(f"{where}: SHA-256 differs from the index's: {REMEDY}")
     return data
@@ -118,8 +148,9 @@ def _check_sample(entry: ShardEntry, sample: dict[str, bytes], shard: Shard) -> 
         for role, data in by_role.items():
             side, _, suffix = role.partition(".")
             _check_medium(described[side], data, suffix, f"{where}.{role}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptError(f"{where}: sample lacks a file or a key ({error}): {REMEDY}") from error
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        cause = f"{type(error).__name__}: {error}"[:200]
+        raise CorruptError(f"{where}: its json is not that of a sample ({cause}): {REMEDY}") from error
 
 
 def _check_medium(side: dict[str, Any], data: bytes, suffix: str, where: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -38,7 +39,9 @@ def probe(data: bytes) -> Probe:
 
 def _open(data: bytes) -> Image.Image:
     try:
-        picture = Image.open(io.BytesIO(data), formats=["JPEG"])
+        with warnings.catch_warnings():  # Pillow warns of sizes that are refused below
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(data), formats=["JPEG"])
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise MediaError(f"{len(data)} bytes are not a JPEG ({error}): generate it again") from error
     if picture.width * picture.height > MAX_PIXELS:

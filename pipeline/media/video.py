@@ -51,10 +51,17 @@ def decode(data: bytes) -> Frames:
         expected = _probe(stream)
         # One more than expected tells a lying header; all of them might fill the memory.
         frames = islice(container.decode(stream), expected.frames + 1)
-        pixels = [frame.to_ndarray(format="rgb24") for frame in frames]
+        pixels = [_pixels(frame, expected) for frame in frames]
         if len(pixels) != expected.frames:
             raise MediaError(f"video has {len(pixels)} frames, its header says {expected.frames}: damaged")
         return np.stack(pixels)
+
+
+def _pixels(frame: av.VideoFrame, expected: Probe) -> Frames:
+    """A later frame can bring a size of its own, past all limits."""
+    if (frame.width, frame.height) != (expected.width, expected.height):
+        raise MediaError(f"video has a frame of {frame.width}x{frame.height} within {expected}: damaged")
+    return np.asarray(frame.to_ndarray(format="rgb24"))
 
 
 def probe(data: bytes) -> Probe:

@@ -46,7 +46,7 @@ def read(
             f"pool {uri}: its SHA-256 is {found}, the settings expect {sha256}; "
             "restore the file, or put the new SHA-256 in the settings if the change is meant"
         )
-    is_parquet = uri.lower().endswith(".parquet") or payload.startswith(b"PAR1")
+    is_parquet = uri.lower().endswith(".parquet") or (payload[:4] == payload[8:][-4:] == b"PAR1")
     rows = _parquet(uri, payload) if is_parquet else iter(_lines(payload))
     # Not the folder: the same pool gives the same rows on every machine.
     source = f"{uri.rpartition('/')[2]}#sha256={found[:16]}"

@@ -122,7 +122,16 @@ def read_part(record: type[R], key: str, store: Store, row_group: int | None = N
             table = part.read_row_group(row_group)
         else:
             return
+    _check_columns(record, table, f"{store.uri}/{key}")
     yield from record.rows(table)
+
+
+def _check_columns(record: type[R], table: pa.Table, where: str) -> None:
+    """Refuse a table that is none of ``record``; columns that have a default may be missing."""
+    types = dict(zip(table.schema.names, table.schema.types, strict=True))
+    for field in record.schema():
+        if types.get(field.name, field.type if record.optional(field.name) else None) != field.type:
+            raise CorruptError(f"{where}: column {field.name} is not that of a part: run `vipo repair`")
 
 
 def read_columns(columns: list[str], key: str, store: Store) -> pa.Table:

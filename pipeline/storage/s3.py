@@ -3,7 +3,8 @@
 Creating a key is a conditional put (``If-None-Match: *``), so of two writers one wins. Some stores refuse
 the condition and some ignore it without a word: the first object that a process creates is put twice to
 find out. There, a key is looked up and then put. Two writers that meet in between both write; that loses
-nothing, since equal units give equal bytes, but let one driver at a time work on such a store.
+nothing, since equal units give equal bytes, but let one driver at a time work on such a store: where a GPU
+gives unequal bytes, the judges may have seen the medium of a part that was overwritten.
 
 Credentials come from boto3's standard chain only. Messages hold addresses and error codes, never what a
 request or an endpoint's address held.
@@ -11,11 +12,12 @@ request or an endpoint's address held.
 Every upload carries a SHA-256 that the server checks, and a signature over its body; then its size and its
 checksum are read back: clients and servers were seen that stored corrupt bytes without an error.
 
-How long a request may take: botocore ("standard" mode, back-off with jitter) makes ATTEMPTS requests; what
-it gives up on, or never tries again (bodies that break off, conflicts, damage), gets up to three more
-rounds after PAUSES, none later than PATIENCE seconds after the start. A store that refuses connections is
-given up after about 10 s, one that throttles after about 1.5 minutes, one that never answers after about 6.
-"Adaptive" mode would hold all requests of a client back after one was throttled.
+How long a request may take: botocore ("standard" mode, back-off with jitter) makes ATTEMPTS requests. What
+it gives up on, what it never tries again (a body that breaks off, a conflict, damage), and what its quota
+of retries no longer allows (it runs dry where a fifth of all requests fail) gets further rounds after
+PAUSES, none begun later than PATIENCE seconds after the start. A store that refuses connections is given up
+after about 17 s, one that throttles after about 75 s, one that never answers after 6 minutes. "Adaptive"
+mode would hold all requests of a client back after one was throttled.
 """
 
 from __future__ import annotations
@@ -193,33 +195,30 @@ class S3Store:
         """Create an object in one request; False if it exists."""
         checksum = _checksum(data)
         send = partial(self._client.put_object, **self._at(key), Body=data, ChecksumSHA256=checksum)
-        if not self._conditionally(key, send):
+        made = self._conditionally(key, send)
+        if made is None:
             return False
         if self._conditions is None:
             self._try(key, lambda: self._find_out(send))
-        self._read_back(key, len(data), checksum)
-        return True
+        return self._read_back(key, made, len(data), checksum)
 
     def _create_in_parts(self, key: str, path: Path) -> bool:
         """Create an object by a multipart upload; False if it exists. An upload that fails is aborted."""
         begin = partial(self._client.create_multipart_upload, **self._at(key), ChecksumAlgorithm="SHA256")
         target = {**self._at(key), "UploadId": self._try(key, begin)["UploadId"]}
-        made = False
+        complete, made = partial(self._client.complete_multipart_upload, **target), None
         try:
             parts = list(self._upload_parts(key, path, target))
-            complete = partial(
-                self._client.complete_multipart_upload, **target, MultipartUpload={"Parts": parts}
-            )
-            made = self._conditionally(key, complete)
+            made = self._conditionally(key, partial(complete, MultipartUpload={"Parts": parts}))
         finally:
-            if not made:
+            if made is None:
                 # It must not hide why the upload failed. What it leaves, `vipo gc` finds.
                 with suppress(ClientError, BotoCoreError):
                     self._client.abort_multipart_upload(**target)
-        if made:
-            digests = b"".join(base64.b64decode(part["ChecksumSHA256"]) for part in parts)
-            self._read_back(key, path.stat().st_size, _checksum(digests))
-        return made
+        if made is None:
+            return False
+        digests = b"".join(base64.b64decode(part["ChecksumSHA256"]) for part in parts)
+        return self._read_back(key, made, path.stat().st_size, _checksum(digests))
 
     def _upload_parts(self, key: str, path: Path, target: dict[str, Any]) -> Iterator[dict[str, Any]]:
         with path.open("rb") as file:
@@ -228,30 +227,29 @@ class S3Store:
                 part = self._try(key, partial(self._client.upload_part, **target, **about, Body=data))
                 yield {**about, "ETag": part["ETag"]}
 
-    def _conditionally(self, key: str, send: Callable[..., object]) -> bool:
-        """Let ``send`` create ``key`` unless it exists; False if it does.
+    def _conditionally(self, key: str, send: Callable[..., dict[str, Any]]) -> dict[str, Any] | None:
+        """Let ``send`` create ``key`` unless it exists; return the store's answer, None if it does.
 
-        A try whose answer was lost finds its own object: that too is False, and nothing is missing.
+        A try whose answer was lost finds its own object: that too is None, and nothing is missing.
         """
         if not self._conditions and self._head(key):
-            return False
+            return None
         if self._conditions is False:
-            send()
-            return True
+            return send()
         try:
-            send(IfNoneMatch="*")
+            return send(IfNoneMatch="*")
         except ClientError as error:
             code = _code(error)
             if code == TAKEN:
                 self._conditions = True
-                return False
+                return None
             if code == "NoSuchUpload" and self._head(key):
-                return False
+                return None
             if self._conditions or code not in CONDITION_REFUSED:
                 raise
-            send()  # whatever else the store refused, it refuses again
-            self._do_without_conditions()
-        return True
+        made = send()  # whatever else the store refused, it refuses again
+        self._do_without_conditions()
+        return made
 
     def _find_out(self, send: Callable[..., object]) -> None:
         """Create what was just created again: the store has to refuse that."""
@@ -271,27 +269,30 @@ class S3Store:
     def _write(self, key: str, data: bytes) -> None:
         checksum = _checksum(data)
         written = self._client.put_object(**self._at(key), Body=data, ChecksumSHA256=checksum)
-        head = self._head(key)
-        # Two drivers may replace the same file: what the other wrote is not ours to check.
-        if head and head.get("ETag") == written.get("ETag"):
-            self._compare(key, head, len(data), checksum)
+        self._compare(key, written, len(data), checksum, alone=False)
 
-    def _read_back(self, key: str, size: int, checksum: str) -> None:
+    def _read_back(self, key: str, made: dict[str, Any], size: int, checksum: str) -> bool:
         """Remove what was just created if it is not what was sent: a key that exists counts as done."""
         try:
-            self._compare(key, self._try(key, lambda: self._head(key)), size, checksum)
+            return self._compare(key, made, size, checksum, alone=self._conditions is True)
         except _DamagedError:
             self._try(key, lambda: self._client.delete_object(**self._at(key)))
             raise
 
-    def _compare(self, key: str, head: dict[str, Any] | None, size: int, checksum: str) -> None:
-        """Compare size and checksum; if the store keeps no checksum, hash the object, if it is not large."""
-        stored = head and head["ContentLength"]
-        if stored != size:
-            raise _DamagedError(f"{stored} of {size} bytes were stored")
-        kept = (head or {}).get("ChecksumSHA256") or (_checksum(self.get(key)) if size <= PART else checksum)
+    def _compare(self, key: str, made: dict[str, Any], size: int, checksum: str, *, alone: bool) -> bool:
+        """Compare size and checksum; False if we are not ``alone`` and another has written since.
+
+        If the store keeps no checksum, an object that is not large is read and hashed.
+        """
+        head = self._try(key, lambda: self._head(key)) or {"ContentLength": 0}
+        if not alone and head.get("ETag") != made.get("ETag"):
+            return False
+        if head["ContentLength"] != size:
+            raise _DamagedError(f"{head['ContentLength']} of {size} bytes were stored")
+        kept = head.get("ChecksumSHA256") or (_checksum(self.get(key)) if size <= PART else checksum)
         if kept.partition("-")[0] != checksum:
             raise _DamagedError("other bytes than were sent were stored")
+        return True
 
     def _head(self, key: str) -> dict[str, Any] | None:
         try:

@@ -136,6 +136,9 @@ def _main(folder: Path, given: argparse.Namespace) -> int:
                 storm = build(project, run, events, folder / "ledger", environment)
                 _table(where, calm, storm, total, faults)
                 wrong += [f"{run}: {line}" for line in _differences(run, expected, folder / "reference")]
+                if not storm.struck:
+                    wrong.append(f"{run}: no kill struck, {left} were to come")
+                    break
                 left, storms = left - len(storm.struck), storms + 1
                 faults.clear()
     print("\n".join(wrong) or "Every byte is that of the undisturbed build; verify is green.", flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -23,7 +24,7 @@ OFTEN = 0.999
 """A rate at which every request meets the fault three times in a row, and then gets through."""
 
 RATES = {"slow_down": 0.02, "refused_condition": 1.0, "ignored_condition": 1.0}
-"""Where it is not 0.12: after SlowDown, botocore waits long."""
+"""Where it is not 0.1: after SlowDown, botocore waits long."""
 
 BAD_DAYS = [
     ("error", "reset", "conflict"),
@@ -82,7 +83,7 @@ def faulty(server: str, run: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return Project.write(tmp_path_factory.mktemp("few"), IMAGES.replace("quota = 12", "quota = 3"))
+    return Project.write(tmp_path_factory.mktemp("few"), IMAGES.replace("quota = 12", "quota = 2"))
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +178,16 @@ def test_a_store_without_conditions_is_told_of_once(
     ]
 
 
+@pytest.mark.usefixtures("patient")
+def test_without_conditions_nobody_removes_what_another_has_written(faulty: Callable[..., Store]) -> None:
+    contents = [bytes([number]) * 1000 for number in range(8)]
+    stores = [faulty(ignored_condition=1.0) for _ in contents]
+    with ThreadPoolExecutor(len(contents)) as threads:
+        won = list(threads.map(lambda store, data: store.put("race", data), stores, contents))
+    assert any(won)
+    assert stores[0].get("race") in contents
+
+
 @pytest.mark.slow
 def test_a_listing_of_any_length_is_read_page_by_page(server: str, run: str) -> None:
     from moto.s3.models import s3_backends
@@ -203,7 +214,7 @@ def test_a_listing_of_any_length_is_read_page_by_page(server: str, run: str) -> 
 def test_a_build_ends_as_if_nothing_had_happened(
     kinds: tuple[str, ...], server: str, few: Project, few_tree: dict[str, str], run: str
 ) -> None:
-    with FaultyS3(server, 2, {kind: RATES.get(kind, 0.12) for kind in kinds}) as proxy:
+    with FaultyS3(server, 2, {kind: RATES.get(kind, 0.1) for kind in kinds}) as proxy:
         command = built(Command(*few.build(run), environment=proxy.uri_environment()))
     assert all(proxy.counts[kind] for kind in kinds), proxy.counts
     assert tree(run) == few_tree
@@ -265,6 +276,34 @@ def test_a_store_that_is_down_is_said_in_a_line_and_the_run_goes_on_when_it_is_b
 
 
 # MinIO's code.
+
+
+@installed
+@pytest.mark.slow
+def test_a_real_server_keeps_the_promises_of_a_store(
+    gateway: str, run: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(s3, "PART", 5 << 20)
+    path = tmp_path / "large"
+    path.write_bytes(bytes(range(256)) * (11 << 12))
+    with logged_in(gateway):
+        store = open_store(run)
+        assert [store.put(key, key.encode()) for key in ("b/c", "a", "b/c")] == [True, True, False]
+        assert [store.put_file("b/large", path) for _ in range(2)] == [True, False]
+        store.replace("a", b"")
+        assert [store.size(key) for key in ("a", "b/c", "b/large", "none")] == [0, 3, 11 << 20, None]
+        with store.open("b/large") as file:
+            assert file.seek(-5, 2) == (11 << 20) - 5
+            assert file.read() == path.read_bytes()[-5:]
+        with store.open("a") as file:
+            assert file.read() == b""
+        assert [entry.key for entry in store.list("")] == ["a", "b/c", "b/large"]
+        assert not unfinished(run)
+        store.delete("b/large")
+        store.delete("none")
+        assert [entry.key for entry in store.list("b/")] == ["b/c"]
+        with pytest.raises(StorageError, match="does not exist"):
+            store.get("b/large")
 
 
 @pytest.fixture(scope="module")
