@@ -42,7 +42,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from pipeline.errors import ConfigError, StorageError
-from pipeline.storage.base import TEMPORARY, Entry, RangeReader
+from pipeline.storage.base import TEMPORARY, Entry, RangeReader, checked
 
 PART = 64 << 20
 """Bytes of one part of a multipart upload; also the largest object that is put in one request."""
@@ -317,9 +317,7 @@ class S3Store:
         return _body(self._client.get_object(**self._at(key), **span))
 
     def _at(self, key: str) -> dict[str, Any]:
-        if key.startswith("/") or ".." in key.split("/"):
-            raise StorageError(f"{key}: leaves the store {self.uri}: keys are relative and have no '..'")
-        return {"Bucket": self._bucket, "Key": self._prefix + key}
+        return {"Bucket": self._bucket, "Key": self._prefix + checked(key, self.uri)}
 
     def _try(self, key: str, action: Callable[[], T]) -> T:
         """Run ``action``, and again after a pause if its failure may pass. Raises StorageError."""

@@ -199,6 +199,7 @@ def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
 @pytest.mark.slow
 def test_a_server_that_does_not_answer_is_named(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(s3, "PAUSES", ())
     store = open_store(f"{bucket}/run")
     with pytest.raises(StorageError, match="check network and credentials") as caught:
         store.get("a")
