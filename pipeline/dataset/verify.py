@@ -39,6 +39,8 @@ def verify(store: Store, seen: Callable[[Shard], object] = id) -> Verified:
     Raises CorruptError naming the first shard, and the record in it, that is not what the index says.
     """
     manifest = read_manifest(store)
+    if not manifest.shards:
+        raise CorruptError(f"{store.uri}/{KEY}: names no shard: nothing was kept, or the build failed")
     keys: set[str] = set()
     for shard in manifest.shards:
         for entry in check_shard(shard, store):

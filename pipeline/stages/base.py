@@ -117,9 +117,9 @@ def read_part(record: type[R], key: str, store: Store, row_group: int | None = N
     """Yield the records of a part, or of one of its row groups. Raises CorruptError, StorageError."""
     with store.open(key) as file, open_part(file, f"{store.uri}/{key}") as part:
         if row_group is None:
-            table = part.read()
+            table = part.read(use_threads=False)
         elif row_group < part.num_row_groups:
-            table = part.read_row_group(row_group)
+            table = part.read_row_group(row_group, use_threads=False)
         else:
             return
     _check_columns(record, table, f"{store.uri}/{key}")
@@ -137,7 +137,7 @@ def _check_columns(record: type[R], table: pa.Table, where: str) -> None:
 def read_columns(columns: list[str], key: str, store: Store) -> pa.Table:
     """Return some columns of a part. Raises CorruptError, StorageError."""
     with store.open(key) as file, open_part(file, f"{store.uri}/{key}") as part:
-        return part.read(columns)
+        return part.read(columns, use_threads=False)
 
 
 @contextmanager

