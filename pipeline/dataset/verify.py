@@ -65,9 +65,6 @@ def check_shard(shard: Shard, store: Store) -> list[ShardEntry]:
     entries = list(read_part(ShardEntry, shard.index, store))
     if len(entries) != shard.pairs:
         raise CorruptError(f"{shard.index}: {len(entries)} pairs, the manifest says {shard.pairs}: {REMEDY}")
-    size = store.size(shard.tar)
-    if size != shard.bytes:
-        raise CorruptError(f"{shard.tar}: {size} bytes, the manifest says {shard.bytes}: {REMEDY}")
     for entry in entries:
         _check_names(entry, shard)
     _check_tar(shard, entries, store)
@@ -77,12 +74,14 @@ def check_shard(shard: Shard, store: Store) -> list[ShardEntry]:
 def _check_tar(shard: Shard, entries: list[ShardEntry], store: Store) -> None:
     """Read the tar once from front to back: every header and member against the index, and the whole."""
     with store.open(shard.tar) as file:
-        reader = _Hashing(file)
+        reader = _Hashing(file, store.size(shard.tar) or 0)
         for entry in entries:
             sample = {member.name: _member(reader, member, shard) for member in entry.members}
             _check_sample(entry, sample, shard)
         if reader.drain():
             raise CorruptError(f"{shard.tar}: holds more than its index names: {REMEDY}")
+    if reader.position != shard.bytes:
+        raise CorruptError(f"{shard.tar}: {reader.position} bytes, the manifest says {shard.bytes}: {REMEDY}")
     if reader.sha256.hexdigest() != shard.sha256:
         raise CorruptError(f"{shard.tar}: SHA-256 differs from the manifest's: {REMEDY}")
 
@@ -114,7 +113,7 @@ def _member(reader: _Hashing, member: Member, shard: Shard) -> bytes:
     """Return a member's bytes. Raises CorruptError if header or content are not what the index says."""
     where = f"{shard.tar}: {member.name}"
     padding = -reader.position % tarfile.BLOCKSIZE
-    if not 0 <= member.size <= shard.bytes - member.offset:
+    if not 0 <= member.size <= reader.size - member.offset:
         raise CorruptError(f"{where}: its index places it outside of the tar: {REMEDY}")
     if member.offset != reader.position + padding + tarfile.BLOCKSIZE:
         raise CorruptError(f"{where}: the tar holds what its index does not name before it: {REMEDY}")
@@ -186,8 +185,9 @@ def check_counts(manifest: Manifest) -> None:
 class _Hashing:
     """Reads forward only and hashes all that it passes."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
+        self.size = size
         self.sha256 = hashlib.sha256()
         self.position = 0
 
