@@ -83,7 +83,7 @@ def build(
     skip_failed: bool = False,
     console: Console | None = None,
 ) -> Built:
-    """Build, or go on building, the data set of ``settings`` in the store ``run``.
+    """Build, or go on building, the dataset of ``settings`` in the store ``run``.
 
     ``address`` is that of a Ray cluster (default: RAY_ADDRESS, else this machine). Raises ConfigError
     before any work for settings or a machine that will not do.
@@ -172,7 +172,7 @@ def _require_gpus(settings: Settings, address: str | None) -> None:
     if have < needed:
         raise ConfigError(
             f"profile {settings.profile.name} needs {needed} GPU or more, {where} has {have}: "
-            "set RAY_ADDRESS to a GPU cluster, or run `make demo` to build a small data set here"
+            "set RAY_ADDRESS to a GPU cluster, or run `make demo` to build a small dataset here"
         )
 
 

@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--run", help="use the rates that this run has measured")
     command.set_defaults(command=_plan)
 
-    command = commands.add_parser("build", help="build a data set, or go on with one")
+    command = commands.add_parser("build", help="build a dataset, or go on with one")
     _add_settings(command)
     _add_run(command)
     command.add_argument("--address", help="Ray cluster, such as ray://head:10001 (default: RAY_ADDRESS)")
@@ -140,7 +140,7 @@ def _build(given: argparse.Namespace) -> None:
         (item.name, item.quota, built.kept[item.name], item.pairs, _size(_bytes(built, item.name)))
         for item in built.manifest.categories
     ]
-    _table("Data set", "category quota kept shipped shards", rows)
+    _table("Dataset", "category quota kept shipped shards", rows)
     for name, bad in built.bad_rows.items():
         for line in bad[:BAD_ROWS_SHOWN]:
             _console().print(f"{name}: pool {line}", soft_wrap=True, highlight=False, markup=False)

@@ -1,4 +1,4 @@
-"""``manifest.json``: what the data set holds; written last, so what it lists is complete."""
+"""``manifest.json``: what the dataset holds; written last, so what it lists is complete."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """The whole data set. ``versions`` are those of the driver that wrote it."""
+    """The whole dataset. ``versions`` are those of the driver that wrote it."""
 
     format: int
     categories: tuple[Contents, ...]

@@ -53,7 +53,7 @@ class Repaired:
 
     @property
     def whole(self) -> bool:
-        """Whether the data set is complete and right now."""
+        """Whether the dataset is complete and right now."""
         return not self.lost and not self.todo
 
 

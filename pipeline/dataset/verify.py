@@ -34,7 +34,7 @@ class Verified:
 
 
 def verify(store: Store, seen: Callable[[Shard], object] = id) -> Verified:
-    """Check the whole data set; ``seen`` is called after each shard.
+    """Check the whole dataset; ``seen`` is called after each shard.
 
     Raises CorruptError naming the first shard, and the record in it, that is not what the index says.
     """
@@ -45,7 +45,7 @@ def verify(store: Store, seen: Callable[[Shard], object] = id) -> Verified:
     for shard in manifest.shards:
         for entry in check_shard(shard, store):
             if entry.pair_id in keys:
-                raise CorruptError(f"{shard.tar}: {entry.key}: its pair is in the data set twice: {REMEDY}")
+                raise CorruptError(f"{shard.tar}: {entry.key}: its pair is in the dataset twice: {REMEDY}")
             keys.add(entry.pair_id)
         seen(shard)
     check_counts(manifest)

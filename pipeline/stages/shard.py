@@ -58,7 +58,7 @@ class ShardStage(Stage):
     """Lane: category. The part of a unit is the index of the tar that stands beside it.
 
     ``skipped`` buckets have units that failed for good; the shards are made without them, under a
-    fingerprint of their own. So are shards of more buckets: a fingerprint's folder is one data set.
+    fingerprint of their own. So are shards of more buckets: a fingerprint's folder is one dataset.
     """
 
     name = "shard"

@@ -1,4 +1,4 @@
-"""Does anything that dies leave a trace in the data set? One small build, killed some two hundred times.
+"""Does anything that dies leave a trace in the dataset? One small build, killed some two hundred times.
 
     make chaos            or            python -m tests.bench.chaos --seed 1 --kills 200
 

@@ -2,7 +2,7 @@
 
     make bench-labels            or            python -m tests.bench.labels --quota 100 --run runs/labels
 
-Builds (or goes on with) a data set of all categories by the embedded generators and judges, then holds
+Builds (or goes on with) a dataset of all categories by the embedded generators and judges, then holds
 every label against the harm that the renderer recorded. The better side is the one with less harm; a
 pair is *decidable* when the harms differ by 0.25 or more (see generators/scene/defects.py). Precision
 counts every kept pair: one whose sides are harmed alike counts as wrong. Left out are gold pairs, and

@@ -1,4 +1,4 @@
-"""Data sets that somebody else has made: whole and true to their index and manifest, but hostile."""
+"""Datasets that somebody else has made: whole and true to their index and manifest, but hostile."""
 
 from __future__ import annotations
 

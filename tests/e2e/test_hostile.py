@@ -1,4 +1,4 @@
-"""What somebody else's data set can do to those who read it: nothing but a line that names the file."""
+"""What somebody else's dataset can do to those who read it: nothing but a line that names the file."""
 
 from __future__ import annotations
 
