@@ -23,7 +23,7 @@ CONSTRAINTS = ROOT / "infra" / "constraints.txt"
 DATA = ("categories", "prompts", "infra/profiles")
 ADAPTERS = {"av", "boto3", "cv2", "datasketch", "onnxruntime", "PIL", "rapidocr", "ray", "torch"}
 SLOW_TO_IMPORT = ADAPTERS | {"numpy", "pyarrow"}
-ONLY_IN_EXTRAS = {"datasketch", "onnxruntime", "opencv-python-headless", "rapidocr", "ray", "torch", "vllm"}
+ONLY_IN_EXTRAS = {"onnxruntime", "opencv-python-headless", "rapidocr", "ray", "torch", "vllm"}
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
