@@ -87,7 +87,7 @@ class Terms:
 
 def stale(every: Sequence[Lanes], store: Store) -> Iterator[Stale]:
     """Yield what neither the stages of ``every`` nor the manifest use, in the order of stages."""
-    used = {f"{s.name}/{s.lane}/{s.fingerprint}/" for lane in every for kind in ORDER for s in lane.of(kind)}
+    used = {stage.folder for lane in every for kind in ORDER for stage in lane.of(kind)}
     if store.size(KEY) is not None:
         used |= {shard.index.rpartition("/")[0] + "/" for shard in read_manifest(store).shards}
     for kind in ORDER:

@@ -142,7 +142,7 @@ class _Work:
 
     def _made(self, stage: Stage) -> list[Unit]:
         """Return the units that have a part."""
-        found = self._store.list(f"{stage.name}/{stage.lane}/{stage.fingerprint}/")
+        found = self._store.list(stage.folder)
         names = [entry.key.rpartition("/")[2] for entry in found if entry.key.endswith(".parquet")]
         return [stage.unit(int(name.removesuffix(".parquet"))) for name in names]
 
@@ -239,7 +239,7 @@ class _Work:
             return None
         skipped = tuple(sorted(unlabelled))
         stage = lanes(lane.category, self._settings, buckets=count, skipped=skipped).shard
-        folder = f"{stage.name}/{stage.lane}/{stage.fingerprint}/"
+        folder = stage.folder
         shipped = self._manifest is not None and any(
             shard.index.startswith(folder) for shard in self._manifest.shards
         )
@@ -251,7 +251,7 @@ class _Work:
 
     def _remove_bad_shards(self, lane: Lanes) -> None:
         """Clear the way for a build: it takes a shard that lies there for done."""
-        folder = f"shard/{lane.shard.lane}/{lane.shard.fingerprint}/"
+        folder = lane.shard.folder
         names = {entry.key.removeprefix(folder).rpartition(".")[0] for entry in self._store.list(folder)}
         for name in sorted(names):
             unit = ShardUnit(

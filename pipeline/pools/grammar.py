@@ -8,12 +8,10 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
-from importlib.resources.abc import Traversable
-from pathlib import Path
 from string import Formatter
 from typing import Any
 
+from pipeline.config import data_root
 from pipeline.errors import ConfigError
 from pipeline.media.symbols import OBJECTS
 
@@ -72,7 +70,7 @@ class Grammar:
 @cache
 def categories() -> tuple[str, ...]:
     """Return the categories that have a grammar, sorted."""
-    names = (entry.name for entry in (_folder() / "grammars").iterdir())
+    names = (entry.name for entry in (data_root() / "prompts" / "grammars").iterdir())
     return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
 
 
@@ -95,7 +93,7 @@ def grammar(category: str) -> Grammar:
     """Return the grammar of ``category``. Raises ConfigError if there is none or it is malformed."""
     if category not in categories():
         raise ConfigError(f"no grammar for category {category!r}; use one of {', '.join(categories())}")
-    raw = tomllib.loads((_folder() / "grammars" / f"{category}.toml").read_text("utf-8"))
+    raw = tomllib.loads((data_root() / "prompts" / "grammars" / f"{category}.toml").read_text("utf-8"))
     where = f"prompts/grammars/{category}.toml"
     attributes = raw.get("attributes", {})
     of_objects = raw["subject"] == "object"
@@ -151,15 +149,9 @@ def _slot(name: str, spec: str, attributes: Mapping[str, str], where: str) -> Sl
 @cache
 def _vocabulary() -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for entry in sorted((_folder() / "vocabulary").iterdir(), key=lambda each: each.name):
+    for entry in sorted((data_root() / "prompts" / "vocabulary").iterdir(), key=lambda each: each.name):
         loaded = tomllib.loads(entry.read_text("utf-8"))
         if entry.name == "styles.toml":
             loaded = {"styles": loaded}
         found.update(loaded)
     return found
-
-
-def _folder() -> Traversable:
-    """Return ``prompts/``: inside the installed package, or beside it in a checkout."""
-    installed = files("pipeline") / "_data" / "prompts"
-    return installed if installed.is_dir() else Path(__file__).parents[2] / "prompts"

@@ -125,8 +125,7 @@ class Build:
     def _tasks(self, kind: type[Stage], goal: _Goal) -> Iterator[tuple[Task, bool]]:
         """Yield every unit of a stage, with whether it is done; not those that follow a failed one."""
         for stage in self._lanes(goal).of(kind):
-            folder = f"{stage.name}/{stage.lane}/{stage.fingerprint}/"
-            done = {entry.key for entry in self._store.list(folder)}
+            done = {entry.key for entry in self._store.list(stage.folder)}
             for unit in stage.units(self._store):
                 if not goal.failed.issuperset(stage.buckets(unit)):
                     yield Task(stage=stage, unit=unit), unit.key in done

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.config import Category, Settings, from_json
@@ -97,8 +97,7 @@ def require_idle(store: Store, since: float) -> None:
 
 def parts(stage: Stage, store: Store) -> list[str]:
     """Return the keys of a stage's parts."""
-    found = store.list(f"{stage.name}/{stage.lane}/{stage.fingerprint}/")
-    return [entry.key for entry in found if entry.key.endswith(".parquet")]
+    return [entry.key for entry in store.list(stage.folder) if entry.key.endswith(".parquet")]
 
 
 def _lanes(category: Category, settings: Settings, store: Store) -> Lanes:
@@ -139,8 +138,4 @@ def _count(stage: Stage, every: Sequence[Lanes], store: Store) -> tuple[int, int
         agree = next(lane.agree for lane in every if lane.shard is stage)
         if len(parts(agree, store)) < sum(1 for _ in agree.units(store)):
             return max(1, finished), finished
-    return sum(1 for _ in _units(stage, store)), finished
-
-
-def _units(stage: Stage, store: Store) -> Iterator[object]:
-    return iter(stage.units(store))
+    return sum(1 for _ in stage.units(store)), finished

@@ -84,6 +84,11 @@ class Stage(ABC):
         """Name of the category that the lane belongs to; names have no dot."""
         return self.lane.partition(".")[0]
 
+    @property
+    def folder(self) -> str:
+        """Where the stage's parts stand in the store."""
+        return f"{self.name}/{self.lane}/{self.fingerprint}/"
+
     def buckets(self, unit: Unit) -> Iterable[int]:
         """Return the buckets of root prompts that ``unit`` holds."""
         return (unit.bucket,)

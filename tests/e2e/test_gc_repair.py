@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -37,24 +37,6 @@ def run_both(both_run: Path, tmp_path: Path) -> Path:
 def other(tmp_path: Path) -> Project:
     """Return a project with another rubric: the same prompts, generations and pairs, other verdicts."""
     return Project.write(tmp_path / "other", IMAGES.replace("Every object is there.", "No object lacks."))
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setattr(boto3, "DEFAULT_SESSION", None)
-        boto3.client("s3").create_bucket(Bucket="vipo-keep")
-        yield "vipo-keep"
-    server.stop()
 
 
 # ---- repair
@@ -272,16 +254,16 @@ def test_pairs_are_named_that_nothing_can_give_again(images_run: Path, tmp_path:
 
 
 def test_gc_and_repair_work_on_a_bucket(images: Project, images_run: Path, bucket: str) -> None:
-    uri = f"s3://{bucket}/some/run"
+    uri, name = f"{bucket}/some/run", bucket.removeprefix("s3://")
     store = open_store(uri)
     copy(open_store(str(images_run)), store)
     store.put("media/00/" + "0" * 64 + ".jpg", b"unnamed")
     assert {heap.kept for heap in api.gc(uri)} == {"too young"}
     client = boto3.client("s3")
-    target = {"Bucket": bucket, "Key": "some/run/shard/big file.tar"}
+    target = {"Bucket": name, "Key": "some/run/shard/big file.tar"}
     upload = client.create_multipart_upload(**target)["UploadId"]
     client.upload_part(**target, UploadId=upload, PartNumber=1, Body=b"x" * 100)
-    elsewhere = client.create_multipart_upload(Bucket=bucket, Key="other/run.tar")["UploadId"]
+    elsewhere = client.create_multipart_upload(Bucket=name, Key="other/run.tar")["UploadId"]
     before = tree(uri)
     told = api.gc(uri, older_than=NOW, dry_run=True)
     assert [(h.what, h.objects, h.bytes) for h in told] == [
@@ -290,7 +272,7 @@ def test_gc_and_repair_work_on_a_bucket(images: Project, images_run: Path, bucke
     ]
     assert tree(uri) == before
     assert api.gc(uri, older_than=NOW) == told
-    left = client.list_multipart_uploads(Bucket=bucket)["Uploads"]
+    left = client.list_multipart_uploads(Bucket=name)["Uploads"]
     assert [item["UploadId"] for item in left] == [elsewhere]
     assert tree(uri) == tree(images_run)
 
