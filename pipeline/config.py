@@ -23,6 +23,7 @@ from pipeline.records import LicenceProfile, Modality
 
 CastName = Literal["embedded", "models"]
 Runner = Literal["local", "ray"]
+Device = Literal["cuda", "cpu"]
 T = TypeVar("T")
 
 CATEGORY_NAME = re.compile(r"[a-z0-9_]{1,60}")
@@ -69,7 +70,11 @@ class Recipe:
     across_models: ``generations`` of different generators, every two a pair.
     across_seeds: ``generations`` of one generator, every two a pair.
     perturbed_prompt: the winner from the prompt, the loser from a perturbed one, one generator.
-    gold: ``winner`` and ``loser`` name generators whose order is known; calibrates, never ships.
+    degraded: the winner as generated, the loser a degraded copy of it by one of ``losers``.
+    shared_first_frame: videos of ``generations`` image-to-video generators from one first frame, which
+    one of ``first_frames`` (image generators) renders; every two a pair.
+    gold: ``winner`` and ``loser`` name generators whose order is known; or ``losers`` degrade what a
+    generator of the category made. Calibrates, never ships.
     """
 
     kind: str
@@ -77,24 +82,63 @@ class Recipe:
     generations: int = 2
     winner: str | None = None
     loser: str | None = None
+    losers: tuple[str, ...] = ()
+    first_frames: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """How a judge does in a category: shares of its answers to a pair (both orders merged).
+
+    ``accuracy`` of its votes, ``vote`` how often it votes at all; from a pilot or another run.
+    """
+
+    judge: str
+    accuracy: float
+    vote: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """Which pairs are kept: ``kind`` of policy, ``votes`` needed for the winner, ``judge`` for single."""
+    """Which pairs are kept: ``kind`` of policy, ``votes`` needed for the winner, ``judge`` for single.
+
+    weighted and dawid_skene keep a pair whose winner is right with a probability of ``precision``.
+    ``early_exit`` asks the judges one after the other, in the order in which the category names them,
+    and no more once the pair cannot be kept; the share ``audit`` of the pairs is asked of all.
+    ``calibration`` is how many buckets' gold pairs tell how far each judge can be trusted.
+    """
 
     kind: str
     votes: int = 2
     judge: str | None = None
+    precision: float = 0.95
+    early_exit: bool = False
+    audit: float = 0.05
+    calibration: int = 100
+    rates: tuple[Rate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Safety:
+    """Media that ``checker`` gives ``threshold`` or more become rows with a reason."""
+
+    checker: str
+    threshold: float = 0.6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cast:
-    """Who makes and who labels: names from the tables of generators and judges."""
+    """Who makes and who labels: names from the tables of generators and judges.
+
+    ``size``, ``policy`` and ``safety`` stand in for those of the category where given.
+    """
 
     generators: tuple[str, ...]
     judges: tuple[str, ...]
     recipes: tuple[Recipe, ...]
+    size: Size | None = None
+    policy: Policy | None = None
+    safety: Safety | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +159,22 @@ class Category:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where a judge is served already: ``urls`` that speak the OpenAI protocol, such as http://host:8000/v1."""
+
+    judge: str
+    urls: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """The one revision of a repository of weights that a build uses: a commit of the hub, or sha256:<hex>."""
+
+    repo: str
+    revision: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """One file of infra/profiles/: where a build runs and how large it is.
 
@@ -122,6 +182,12 @@ class Profile:
     number the build needs. ``bucket_size`` is root prompts a unit, ``attempts`` how often a unit is
     tried, ``expected_kept`` the share of pairs expected to be kept (it sizes the first round only),
     ``image_quota`` and ``video_quota`` replace the categories' own where given.
+
+    ``weights`` is a folder or s3:// prefix that holds each model's weights under its repository's name
+    (None: the hub), ``pins`` the file that pins their revisions (None: infra/weights.toml). ``vllm`` is a
+    Python that has vllm (None: the worker's own). A judge among ``endpoints`` is asked there; no server
+    is started for it. ``budget`` is the most US dollars that remote generators may spend on a run.
+    ``device`` cpu runs models without GPU, as tiny ones are tried.
     """
 
     name: str
@@ -136,6 +202,12 @@ class Profile:
     licence_profile: LicenceProfile = "permissive"
     image_quota: int | None = None
     video_quota: int | None = None
+    weights: str | None = None
+    pins: str | None = None
+    vllm: str | None = None
+    endpoints: tuple[Endpoint, ...] = ()
+    budget: float = 0.0
+    device: Device = "cuda"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,11 +216,20 @@ class Settings:
 
     profile: Profile
     categories: tuple[Category, ...]
+    pins: tuple[Pin, ...] = ()
 
     def quota(self, category: Category) -> int:
         """Return the kept pairs wanted of ``category`` under this profile."""
         override = self.profile.image_quota if category.modality == "image" else self.profile.video_quota
         return category.quota if override is None else override
+
+    def size(self, category: Category) -> Size:
+        """Return what generators of ``category`` are asked for under this profile."""
+        return self.cast(category).size or category.size
+
+    def policy(self, category: Category) -> Policy:
+        """Return which pairs of ``category`` are kept under this profile."""
+        return self.cast(category).policy or category.policy
 
     def cast(self, category: Category) -> Cast:
         """Return who makes and labels ``category``. Raises ConfigError if it has no such section."""
@@ -175,6 +256,7 @@ def load_category(path: Path) -> Category:
         category = dataclasses.replace(category, pool=pool)
     _check_name(category, category.source)
     _require(category.quota > 0, category.source, "quota", "must be above 0")
+    _require(bool(category.rubric.criteria), category.source, "rubric.criteria", "must not be empty")
     if category.name != path.stem:
         raise ConfigError(
             f"{category.source}: name = {category.name!r} must equal the file's name {path.stem!r}"
@@ -186,6 +268,8 @@ def load_category(path: Path) -> Category:
         "must be above 0 for a video and 0 for an image",
     )
     for cast in filter(None, (category.embedded, category.models)):
+        for key in ("generators", "judges", "recipes"):
+            _require(bool(getattr(cast, key)), category.source, key, "must be a list of at least one entry")
         shares = sum(recipe.share for recipe in cast.recipes)
         _require(
             abs(shares - 1) < 1e-9, category.source, "recipes", f"shares add up to {shares:g}, must be 1"
@@ -196,6 +280,8 @@ def load_category(path: Path) -> Category:
 def load_profile(path: Path) -> Profile:
     """Read one profile file. Raises ConfigError naming file, key and remedy."""
     profile = _build(Profile, {"name": path.stem, **_toml(path)}, _short(path))
+    if profile.pins is not None:
+        profile = dataclasses.replace(profile, pins=str((path.parent / profile.pins).absolute()))
     _require(profile.bucket_size > 0, _short(path), "bucket_size", "must be above 0")
     _require(profile.attempts > 0, _short(path), "attempts", "must be above 0")
     _require(0 < profile.expected_kept <= 1, _short(path), "expected_kept", "must be in (0, 1]")
@@ -287,8 +373,8 @@ def _value(hint: Any, given: Any, where: str, key: str) -> Any:
 
 
 def _items(hint: Any, given: Any, where: str, key: str) -> tuple[Any, ...]:
-    if not isinstance(given, (list, tuple)) or not given:
-        raise ConfigError(f"{where}: {key} must be a list of at least one entry, not {given!r}")
+    if not isinstance(given, (list, tuple)):
+        raise ConfigError(f"{where}: {key} must be a list, not {given!r}")
     return tuple(_value(hint, item, where, f"{key}[{index}]") for index, item in enumerate(given))
 
 

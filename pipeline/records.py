@@ -180,6 +180,8 @@ class Generation(Record):
     defects: tuple[Defect, ...] | None
     status: Status
     reason: str | None
+    source_id: str | None = None  # the generation it started from: a first frame, or what was degraded
+    safety: float | None = None  # what the category's safety checker gave it, in [0, 1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,12 +224,39 @@ class Verdict(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration(Record):
+    """How a judge did on the gold pairs of a category; counts of pairs, both orders merged.
+
+    ``low`` and ``high`` bound its accuracy among votes (Wilson, 95 %). ``a_bias`` is how often it chose
+    the side shown as A, less one half. A judge that ``abstains`` is shown to be no better than chance.
+    ``weight`` is that of its evidence under the weighted policy: its probability if ``graded``, or its vote.
+    """
+
+    SORT_BY: ClassVar[str] = "judge"
+
+    category: str
+    judge: str
+    right: int
+    wrong: int
+    ties: int
+    inconsistent: int
+    invalid: int
+    low: float
+    high: float
+    a_bias: float
+    abstains: bool
+    weight: float = 0.0
+    graded: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Vote:
     """What one judge says of a pair once both orders are merged."""
 
     judge: str
     choice: Choice
     consistent: bool
+    p_first: float | None = None  # mean over both orders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +279,7 @@ class Agreement(Record):
     votes: tuple[Vote, ...]
     bytes: int
     licence_profile: LicenceProfile | None
+    audited: bool = True  # asked of all judges whatever the first ones said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,6 +307,11 @@ class ShardEntry(Record):
     licence_profile: LicenceProfile
     confidence: float
     members: tuple[Member, ...]
+
+
+def stricter(*profiles: LicenceProfile) -> LicenceProfile:
+    """Return the profile under which all sides may be used."""
+    return "research" if "research" in profiles else "permissive"
 
 
 R = TypeVar("R")

@@ -21,8 +21,30 @@ from pipeline.config import Settings
 from pipeline.dataset.manifest import KEY, Manifest, Shard, describe, read_manifest
 from pipeline.dataset.verify import REMEDY, check_counts, check_shard
 from pipeline.errors import ConfigError, CorruptError, StorageError
-from pipeline.records import Agreement, Generation, Member, Pair, Prompt, Record, ShardEntry, Verdict
-from pipeline.stages import Lanes, ShardStage, ShardUnit, Stage, Unit, commit, lanes, read_part, tar_key
+from pipeline.records import (
+    Agreement,
+    Calibration,
+    Generation,
+    Member,
+    Pair,
+    Prompt,
+    Record,
+    ShardEntry,
+    Verdict,
+)
+from pipeline.stages import (
+    AgreeStage,
+    JudgeStage,
+    Lanes,
+    ShardStage,
+    ShardUnit,
+    Stage,
+    Unit,
+    commit,
+    lanes,
+    read_part,
+    tar_key,
+)
 from pipeline.stages.base import open_part
 from pipeline.stages.prompts import read_pool
 from pipeline.storage import Store
@@ -31,6 +53,8 @@ RECORDS: dict[str, type[Record]] = {
     "prompts": Prompt,
     "generate": Generation,
     "pair": Pair,
+    "gold": Verdict,
+    "calibrate": Calibration,
     "judge": Verdict,
     "agree": Agreement,
 }
@@ -86,7 +110,7 @@ class _Work:
                 why = self._damage(unit)
                 if why:
                     self._remove(unit.key, why)
-            if stage in (*lane.generate, *lane.judge):
+            if stage in (*lane.generate, *lane.gold, *lane.judge):
                 for bucket in sorted(self._lacking(stage, lane)):
                     self._remove_made_from(stage, bucket, lane)
 
@@ -167,9 +191,13 @@ class _Work:
 
     def _remove_made_from(self, stage: Stage, bucket: int, lane: Lanes) -> None:
         """Remove what was made from a generation or verdict part: made again, that may be another."""
-        after = (lane.agree,) if stage in lane.judge else (lane.agree, *lane.judge, lane.pair)
-        for later in after:
-            key = later.unit(bucket).key
+        keys = [later.unit(bucket).key for later in _made_from(stage, lane)]
+        calibrate = lane.calibrate
+        if calibrate and stage not in lane.judge and bucket in calibrate.buckets(calibrate.unit(0)):
+            labels: tuple[JudgeStage | AgreeStage, ...] = (*lane.judge, lane.agree)
+            keys += [unit.key for later in labels if later.is_calibrated for unit in self._made(later)]
+            keys.append(calibrate.unit(0).key)
+        for key in keys:
             if self._store.size(key) is not None:
                 self._remove(key, f"was made from {stage.unit(bucket).key}")
 
@@ -318,7 +346,18 @@ class _Work:
 
 def _stages(lane: Lanes) -> tuple[Stage, ...]:
     """Return the stages before the shards."""
-    return (lane.prompts, *lane.generate, lane.pair, *lane.judge, lane.agree)
+    return lane.all[:-1]
+
+
+def _made_from(stage: Stage, lane: Lanes) -> tuple[Stage, ...]:
+    """Return the stages whose parts are made from those of a generate, gold or judge stage, last first."""
+    if stage in lane.judge:
+        waiting = [other for other in lane.judge if other.wave > stage.wave]
+        return (lane.agree, *reversed(waiting))
+    if stage in lane.gold:
+        return (lane.agree,)
+    started = [other for other in lane.generate if stage in other.sources]
+    return (lane.agree, *reversed(lane.judge), *lane.gold, lane.pair, *started)
 
 
 def _misfit(found: pa.Schema, record: type[Record]) -> str | None:

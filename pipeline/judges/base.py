@@ -6,12 +6,13 @@ which generator made them, what the generator did wrong, or which side stands fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from pipeline.config import Rubric
 from pipeline.records import Checks, Modality
+from pipeline.weights import Weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +26,9 @@ class Media:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One order of one pair."""
+    """One order of one pair; ``id`` is that of the verdict."""
 
+    id: str
     prompt: str
     checks: Checks
     rubric: Rubric
@@ -45,14 +47,31 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeSpec:
-    """A row of the table of judges; every field that changes answers is part of its id."""
+    """A row of the table of judges; every field that changes answers is part of its id.
+
+    ``licence`` is that of the weights. ``server`` are arguments of vLLM that change speed, not answers.
+    """
 
     name: str
     family: str
-    modality: Modality
+    modalities: tuple[Modality, ...]
+    weights: Weights | None = None
+    licence: str = "Apache-2.0"
     gpus: float = 0.0
     seconds: float = 0.1  # rated seconds an answer, for `plan` before anything is measured
+    server: tuple[str, ...] = ()
     options: Mapping[str, float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hosting:
+    """Where a model judge answers: at ``urls`` that serve it already, or from a server of its worker's own.
+
+    ``vllm`` is a Python that has vllm, None the worker's own.
+    """
+
+    urls: tuple[str, ...] = ()
+    vllm: str | None = None
 
 
 class Judge(Protocol):
@@ -61,8 +80,11 @@ class Judge(Protocol):
     def open(self) -> None:
         """Load models; called once in the worker, before the first question."""
 
-    def ask(self, questions: Sequence[Question]) -> Iterator[Answer]:
-        """Yield one answer per question, in order; an unusable answer is ``invalid``, not an error."""
+    def ask(self, questions: Iterable[Question]) -> Iterator[Answer]:
+        """Yield one answer per question, in order; an unusable answer is ``invalid``, not an error.
+
+        May take several questions before it yields the first answer; a server is kept busy that way.
+        """
 
     def close(self) -> None:
         """Free the device."""

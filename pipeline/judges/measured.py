@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 
 from pipeline import media
@@ -39,7 +39,7 @@ class MeasuredJudge:
         module, _, function = self._measure_name.partition(":")
         self._measure = getattr(import_module(f"pipeline.judges.measures.{module}"), function)
 
-    def ask(self, questions: Sequence[Question]) -> Iterator[Answer]:
+    def ask(self, questions: Iterable[Question]) -> Iterator[Answer]:
         """Answer each question; a medium that does not decode makes the answer invalid."""
         for question in questions:
             try:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.errors import ConfigError
 from pipeline.ids import content_id
+from pipeline.pools import perturb
 from pipeline.pools.content import draw_checks
 from pipeline.pools.draw import Draw, in_turn
 from pipeline.pools.grammar import LICENCE, Grammar, Template, categories, grammar
-from pipeline.pools.perturb import perturbed
 from pipeline.pools.realise import realise
 from pipeline.records import Checks, Prompt
 
@@ -25,9 +26,10 @@ def capacity(category: str) -> int:
     return grammar(category).capacity
 
 
-def version(category: str) -> str:
-    """Return the version of a category's grammar; it rises whenever the prompts change."""
-    return str(grammar(category).version)
+def version(category: str, perturbations: int = 0) -> str:
+    """Return the version of what ``grow`` yields; it rises whenever the prompts change."""
+    rules = grammar(category)
+    return f"{rules.version}+{perturb.VERSION}" if perturbations else str(rules.version)
 
 
 def grow(
@@ -35,7 +37,8 @@ def grow(
 ) -> Iterator[Prompt]:
     """Yield ``count`` distinct root prompts, each followed by up to ``perturbations`` perturbed ones.
 
-    A shorter pool is a prefix of a longer one, and roots do not depend on ``perturbations``.
+    A shorter pool is a prefix of a longer one, and roots do not depend on ``perturbations``. The first
+    perturbed prompts are balanced over the kinds of change, as far as the roots allow them.
     Raises ConfigError for a category without grammar and a count above its capacity.
     """
     rules = grammar(category)
@@ -75,6 +78,7 @@ class _Pool:
         self._key = (rules.category, rules.version, seed)
         self._near = NearDuplicates()
         self._texts: set[str] = set()
+        self._first: Counter[str] = Counter()
 
     def next(self, index: int) -> tuple[_Said, list[tuple[str, _Said]]]:
         """Return the root prompt number ``index`` and all of its perturbed ones."""
@@ -99,12 +103,15 @@ class _Pool:
     def _variants(self, template: Template, root: _Said, index: int) -> list[tuple[str, _Said]]:
         """All perturbed prompts, kept or not: later roots must not depend on how many are wanted."""
         variants = []
-        for kind, changed in perturbed(self.rules, root.checks, *self._key, index):
+        said = perturb.Sentence(self.rules, template, root.checks)
+        for kind, changed in perturb.perturbed(said, *self._key, index):
             text = realise(template, changed)
             if text not in self._texts:
                 self._texts.add(text)
                 named = changed.objects[0].name if self.rules.subject == "object" else root.subject
                 variants.append((kind, _Said(text, named, root.style, changed)))
+        variants.sort(key=lambda variant: self._first[variant[0]])
+        self._first.update(kind for kind, _ in variants[:1])
         return variants
 
 

@@ -43,7 +43,7 @@ def _pronoun(slot: Slot, checks: Checks) -> str:
 
 
 def _agree(slot: Slot, checks: Checks) -> str:
-    return slot.forms[checks.objects[slot.index].count > 1]
+    return slot.forms[checks.objects[slot.index].count != 1]
 
 
 def _relation(slot: Slot, checks: Checks) -> str:
@@ -72,12 +72,9 @@ def _words(_: Slot, checks: Checks) -> str:
 
 
 def _worn(checks: Checks) -> str:
-    worn = []
-    if checks.attribute("eyewear") == "glasses":
-        worn.append("glasses")
-    if checks.attribute("headwear") == "hat":
-        worn.append("a hat")
-    return listed(worn)
+    said = {"glasses": "glasses", "hat": "a hat", "no glasses": "no glasses", "no hat": "no hat"}
+    values = (checks.attribute("eyewear"), checks.attribute("headwear"))
+    return listed(phrase for value, phrase in said.items() if value in values)
 
 
 def _wearing(_: Slot, checks: Checks) -> str:

@@ -16,7 +16,7 @@ REASONS: dict[Reason, tuple[str, str]] = {
     Reason.INCONSISTENT: ("Inconsistent", "a judge changed its mind when the order was swapped"),
     Reason.CONFLICT: ("Conflict", "judges chose different sides"),
     Reason.UNEXPECTED: ("Unexpected", "judges chose the side that the recipe made to lose"),
-    Reason.TOO_FEW_VOTES: ("Too few votes", "too many judges abstained"),
+    Reason.TOO_FEW_VOTES: ("Too few votes", "not enough judges chose a side to be sure"),
 }
 """Reason -> name and explanation on the page."""
 

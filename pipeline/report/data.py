@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from pipeline.records import Agreement, Generation, LicenceProfile, Pair, Prompt, Verdict
+from pipeline.records import Agreement, Calibration, Generation, LicenceProfile, Pair, Prompt, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,9 +25,9 @@ class ReportInput:
     """A finished or half-finished build.
 
     Every stream is a function that starts it anew: prompts, generations and pairs are read twice,
-    agreements and verdicts once. ``quotas`` gives the pairs wanted of each category, in the order of
-    the page. ``fetch(sha256, mime)`` returns media bytes and raises StorageError or CorruptError; two
-    threads call it. ``created`` is printed as given: the report itself never reads a clock.
+    the others once. ``quotas`` gives the pairs wanted of each category, in the order of the page.
+    ``fetch(sha256, mime)`` returns media bytes and raises StorageError or CorruptError; two threads call
+    it. ``created`` is printed as given: the report itself never reads a clock.
     """
 
     title: str
@@ -38,6 +38,7 @@ class ReportInput:
     pairs: Callable[[], Iterator[Pair]]
     agreements: Callable[[], Iterator[Agreement]]
     verdicts: Callable[[], Iterator[Verdict]]
+    calibrations: Callable[[], Iterator[Calibration]]
     quotas: Mapping[str, int]
     shards: tuple[ShardRow, ...]
     fetch: Callable[[str, str], bytes]

@@ -13,7 +13,16 @@ from pipeline.records import ORDERS, Reason, Verdict
 from pipeline.report.cards import LONGEST_ANSWER, REASONS, Card, card
 from pipeline.report.data import ReportInput
 from pipeline.report.sheets import Sample, Sampler, complete
-from pipeline.report.statistics import CategoryCounts, Share, Tally
+from pipeline.report.statistics import ENOUGH, CategoryCounts, Share, Tally
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Whether the panel hears a judge, and why."""
+
+    label: str
+    because: str
+    style: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +46,24 @@ class Chapter:
         dropped = [(str(reason), REASONS[reason][0], self.counts.dropped[reason]) for reason in REASONS]
         return [("kept", "Kept", self.counts.kept), *dropped, ("pending", "Pending", self.counts.pending)]
 
+    def standing(self, judge: str) -> Standing:
+        """Say whether the panel hears a judge, by what gold pairs show."""
+        known = self.counts.calibrations.get(judge)
+        if known is None:
+            return Standing(label="heard", because="never tried on gold pairs")
+        votes = known.right + known.wrong
+        if known.abstains:
+            low, high = _percent(known.low), _percent(known.high)
+            verdict = "worse than chance" if known.high < 0.5 else "chance is not ruled out"
+            because = f"{known.right} of {votes} gold votes right ({low} to {high}): {verdict}"
+            return Standing(label="\u25b2 abstains", because=because, style="alert")
+        if votes < ENOUGH:
+            return Standing(label="heard", because=f"little known: {votes} of the {ENOUGH} gold votes needed")
+        shown = f"{known.right} of {votes} gold votes right"
+        if self.counts.policy == "weighted":
+            shown += f"; weight {known.weight:.2f} of its {'probability' if known.graded else 'vote'}"
+        return Standing(label="heard", because=shown)
+
 
 def render(source: ReportInput, *, sheet: int = 8) -> str:
     """Return the page; ``sheet`` kept and ``sheet`` dropped pairs of each category are pictured."""
@@ -44,7 +71,7 @@ def render(source: ReportInput, *, sheet: int = 8) -> str:
     _count(source, tally, sampler)
     categories = tally.ordered(source.quotas)
     chosen = [entry for name in categories for entry in (*sampler.kept(name), *sampler.dropped(name))]
-    verdicts = _count_verdicts(source, tally, {agreement.pair_id for agreement in chosen})
+    verdicts = _count_answers(source, tally, {agreement.pair_id for agreement in chosen})
     cards = _cards(complete(chosen, verdicts, source), source)
     chapters = [_chapter(name, source.quotas, counts, cards) for name, counts in categories.items()]
     return _environment().get_template("page.html.j2").render(_context(source, chapters))
@@ -62,13 +89,15 @@ def _count(source: ReportInput, tally: Tally, sampler: Sampler) -> None:
         sampler.add(agreement)
 
 
-def _count_verdicts(source: ReportInput, tally: Tally, wanted: set[str]) -> list[Verdict]:
-    """Count every verdict and return those of the wanted pairs."""
+def _count_answers(source: ReportInput, tally: Tally, wanted: set[str]) -> list[Verdict]:
+    """Count what judges said and what is known of them; return the verdicts of the wanted pairs."""
     held = []
     for verdict in source.verdicts():
         tally.add_verdict(verdict)
         if verdict.pair_id in wanted:
             held.append(verdict)
+    for calibration in source.calibrations():
+        tally.add_calibration(calibration)
     return held
 
 
@@ -110,7 +139,7 @@ def _context(source: ReportInput, chapters: list[Chapter]) -> Mapping[str, objec
         "at_quota": sum(chapter.at_quota for chapter in chapters),
         "prompts": sum(c.prompts for c in counts),
         "generations": sum(c.generations for c in counts),
-        "verdicts": sum(judge.verdicts for c in counts for judge in c.judges.values()),
+        "verdicts": sum(judge.answers for c in counts for judge in c.judges.values()),
         "failed_prompts": sum(c.prompt_failures.total() for c in counts),
         "failed_generations": sum(c.generation_failures.total() for c in counts),
         "sharded": sum(row.pairs for row in source.shards),

@@ -1,4 +1,9 @@
-"""Counts over the streams of a build; memory grows with judges, generators and gold pairs, not with pairs."""
+"""Counts over the streams of a build; memory grows with judges, generators and gold pairs, not with pairs.
+
+Where judges are not asked about pairs that are lost already, the answers of the later judges are of
+chosen pairs. What is said of judges and their agreement is therefore counted on the audited pairs, which
+all judges saw; without early exit these are all pairs. Gold pairs, which are easier, count for accuracy only.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +18,25 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.records import Agreement, Generation, Modality, Pair, Prompt, Reason, Side, Verdict, Vote
+from pipeline.records import (
+    Agreement,
+    Calibration,
+    Generation,
+    Modality,
+    Pair,
+    Prompt,
+    Reason,
+    Side,
+    Verdict,
+    Vote,
+)
+from pipeline.report.alpha import VALUES, Alpha
 
 Z95 = 1.959963984540054
 """Two-sided 95 % quantile of the normal distribution."""
+
+ENOUGH = 20
+"""Gold votes from which it can be said whether a judge is better than chance."""
 
 MOST_REASONS = 40
 """Distinct failure reasons counted by name in a category; a build that fails in prose stays readable."""
@@ -62,8 +82,9 @@ def wilson(hits: int, total: int, z: float = Z95) -> tuple[float, float]:
 
 @dataclass(slots=True)
 class JudgeCounts:
-    """What one judge did in one category."""
+    """What one judge did in one category; all but ``answers`` and the gold counts on audited pairs."""
 
+    answers: int = 0
     verdicts: int = 0
     ties: int = 0
     invalid: int = 0
@@ -75,22 +96,27 @@ class JudgeCounts:
     gold_decided: int = 0
     gold_right: int = 0
 
-    def add_verdict(self, verdict: Verdict) -> None:
+    def add_verdict(self, verdict: Verdict, audited: bool) -> None:
         """Count one answer to one order."""
+        self.answers += 1
+        if not audited:
+            return
         self.verdicts += 1
         self.ties += verdict.choice == "tie"
         self.invalid += verdict.choice == "invalid"
         self.shown_first += verdict.choice == ("first" if verdict.order == "forward" else "second")
 
-    def add_vote(self, vote: Vote, expected: Side | None) -> None:
-        """Count one vote; ``expected`` is the known winner of a gold pair."""
+    def add_vote(self, vote: Vote) -> None:
+        """Count one vote."""
         self.votes += 1
         self.usable += vote.choice != "invalid"
         self.consistent += vote.consistent and vote.choice != "invalid"
-        if decides(vote):
-            self.decided += 1
-            self.gold_decided += expected is not None
-            self.gold_right += vote.choice == expected
+        self.decided += decides(vote)
+
+    def add_gold_vote(self, vote: Vote, expected: Side) -> None:
+        """Count one vote on a gold pair, whose winner is known."""
+        self.gold_decided += decides(vote)
+        self.gold_right += vote.choice == expected
 
     @property
     def tie_rate(self) -> Share:
@@ -130,7 +156,13 @@ class CategoryCounts:
     pairs: int = 0
     kept: int = 0
     dropped: Counter[Reason] = field(default_factory=Counter)
+    policy: str = ""
+    judged: int = 0
+    audited: int = 0
+    asked: int = 0
     judges: dict[str, JudgeCounts] = field(default_factory=lambda: defaultdict(JudgeCounts))
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
+    alpha: Alpha = field(default_factory=Alpha)
     both_decided: Counter[tuple[str, str]] = field(default_factory=Counter)
     same_side: Counter[tuple[str, str]] = field(default_factory=Counter)
     wins: Counter[str] = field(default_factory=Counter)
@@ -158,23 +190,35 @@ class CategoryCounts:
         key = (min(one, other), max(one, other))
         return Share(self.same_side[key], self.both_decided[key])
 
+    @property
+    def requests(self) -> Share:
+        """Share asked of what the full panel would have been asked about the pairs that may ship."""
+        return Share(self.asked, self.judged * len(self.judges))
+
+    @property
+    def audit(self) -> Share:
+        """Share of the judged pairs that all judges were asked about, whatever the first ones said."""
+        return Share(self.audited, self.judged)
+
     def win_rates(self) -> dict[str, Share]:
         """Return each generator's share of wins over other generators, best first."""
         names = sorted(self.wins.keys() | self.losses.keys())
         rates = {name: Share(self.wins[name], self.wins[name] + self.losses[name]) for name in names}
         return dict(sorted(rates.items(), key=lambda item: -(item[1].value or 0.0)))
 
-    def add_votes(self, votes: Iterable[Vote], expected: Side | None) -> None:
-        """Count the votes of one pair."""
+    def add_votes(self, votes: Iterable[Vote], group: int = 0) -> None:
+        """Count the votes of one pair that all judges were asked about; ``group`` as in Alpha."""
         named = sorted(votes, key=lambda vote: vote.judge)
         for vote in named:
-            self.judges[vote.judge].add_vote(vote, expected)
+            self.judges[vote.judge].add_vote(vote)
         for one, other in combinations([vote for vote in named if decides(vote)], 2):
             self.both_decided[one.judge, other.judge] += 1
             self.same_side[one.judge, other.judge] += one.choice == other.choice
+        self.alpha.add((vote.choice for vote in named if vote.consistent and vote.choice in VALUES), group)
 
     def add_outcome(self, agreement: Agreement, generators: GeneratorIndex) -> None:
         """Count what became of one pair, and who won it."""
+        self.policy = agreement.policy
         if agreement.reason is not None:
             self.dropped[agreement.reason] += 1
         if not agreement.kept:
@@ -225,12 +269,37 @@ class GeneratorIndex:
 
 
 @dataclass(slots=True)
+class Audited:
+    """Which pairs of a category all judges were asked about: all pairs, until one is found that is not."""
+
+    _exits: bool = False
+    _pairs: array[int] = field(default_factory=lambda: array("Q"))
+    _known: set[int] | None = None
+
+    def add(self, agreement: Agreement) -> None:
+        """Note one pair; one that is audited costs eight bytes."""
+        if agreement.audited:
+            self._pairs.append(_digest(agreement.pair_id))
+        else:
+            self._exits = True
+        self._known = None
+
+    def __contains__(self, pair_id: str) -> bool:
+        if not self._exits:
+            return True
+        if self._known is None:
+            self._known = set(self._pairs)
+        return _digest(pair_id) in self._known
+
+
+@dataclass(slots=True)
 class Tally:
     """Counts of a whole build, by category; feed generations and pairs before agreements."""
 
     categories: dict[str, CategoryCounts] = field(default_factory=lambda: defaultdict(CategoryCounts))
     generators: GeneratorIndex = field(default_factory=GeneratorIndex)
     _expected: dict[str, Side] = field(default_factory=dict)
+    _audited: dict[str, Audited] = field(default_factory=lambda: defaultdict(Audited))
 
     def add_prompt(self, prompt: Prompt) -> None:
         """Count a prompt, or why it cannot be used."""
@@ -258,11 +327,29 @@ class Tally:
         """Count the outcome and the votes of a pair."""
         counts = self.categories[agreement.category]
         counts.add_outcome(agreement, self.generators)
-        counts.add_votes(agreement.votes, self._expected.get(agreement.pair_id))
+        expected = self._expected.get(agreement.pair_id)
+        if expected is not None:
+            for vote in agreement.votes:
+                counts.judges[vote.judge].add_gold_vote(vote, expected)
+        elif agreement.votes:
+            self._add_judged(agreement, counts)
+
+    def _add_judged(self, agreement: Agreement, counts: CategoryCounts) -> None:
+        counts.judged += 1
+        counts.asked += len(agreement.votes)
+        counts.audited += agreement.audited
+        self._audited[agreement.category].add(agreement)
+        if agreement.audited:
+            counts.add_votes(agreement.votes, _digest(agreement.pair_id))
 
     def add_verdict(self, verdict: Verdict) -> None:
-        """Count one answer of one judge."""
-        self.categories[verdict.category].judges[verdict.judge].add_verdict(verdict)
+        """Count one answer of one judge; after the agreements, which say what was audited."""
+        audited = verdict.pair_id not in self._expected and verdict.pair_id in self._audited[verdict.category]
+        self.categories[verdict.category].judges[verdict.judge].add_verdict(verdict, audited)
+
+    def add_calibration(self, calibration: Calibration) -> None:
+        """Note what gold pairs say of one judge."""
+        self.categories[calibration.category].calibrations[calibration.judge] = calibration
 
     def ordered(self, quotas: Mapping[str, int]) -> dict[str, CategoryCounts]:
         """Return the counts in the order of ``quotas``, then whatever else was met, by name."""

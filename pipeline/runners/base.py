@@ -97,7 +97,7 @@ class Bench:
         if current:
             self._open = None
             current.close()
-        stage.open()
+        stage.open(self.store)
         self._open = stage
         return stage
 

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from pipeline import pools
 from pipeline.config import Category, Settings, to_json
 from pipeline.dataset.manifest import Manifest, write_manifest
 from pipeline.errors import CorruptError
 from pipeline.records import Prompt
 from pipeline.runners.base import Outcome, Task, Workers, one_line, run
 from pipeline.runners.progress import Display, Failure
-from pipeline.stages import ORDER, Lanes, Resources, ShardStage, Stage, lanes, read_columns, read_part
-from pipeline.stages.recipes import expected_pairs
+from pipeline.stages import (
+    ORDER,
+    AgreeStage,
+    CalibrateStage,
+    JudgeStage,
+    Lanes,
+    Resources,
+    ShardStage,
+    Stage,
+    lanes,
+    read_columns,
+    read_part,
+)
+from pipeline.stages.quota import first_buckets, most_buckets, next_buckets
 from pipeline.storage import Store
 
 SETTINGS_KEY = "settings.json"
@@ -39,7 +49,10 @@ class Built:
 
 @dataclass(slots=True, kw_only=True)
 class _Goal:
-    """How far a category is: ``failed`` buckets, and whether a shard is ``torn``."""
+    """How far a category is: ``failed`` buckets, whether a shard is ``torn``.
+
+    ``uncalibrated``: buckets that judges are calibrated on have failed, so no pair can be labelled.
+    """
 
     category: Category
     buckets: int
@@ -47,24 +60,34 @@ class _Goal:
     failed: set[int] = field(default_factory=set)
     kept: int = 0
     torn: bool = False
+    uncalibrated: bool = False
 
 
 class Build:
-    """Runs the stages of all categories one after the other, in rounds until every quota is met."""
+    """Runs the stages of all categories one after the other, in rounds until every quota is met.
+
+    ``skip_failed`` ships categories without their failed units.
+    """
 
     def __init__(
-        self, settings: Settings, store: Store, *, factory: WorkersFactory, display: Display
+        self,
+        settings: Settings,
+        store: Store,
+        *,
+        factory: WorkersFactory,
+        display: Display,
+        skip_failed: bool = False,
     ) -> None:
-        self._settings, self._store = settings, store
+        self._settings, self._store, self._skip_failed = settings, store, skip_failed
         self._factory, self._display = factory, display
         self._workers: tuple[Resources, Workers] | None = None
         self._goals = [self._goal(category) for category in settings.categories]
 
-    def run(self, *, skip_failed: bool = False) -> Built:
+    def run(self) -> Built:
         """Do all units that have no part yet, then write shards and manifest.
 
-        A category with failed units is held back from the shards unless ``skip_failed``; the shards
-        of the others are written in any case.
+        A category with failed units is held back from the shards unless the build skips them; the
+        shards of the others are written in any case.
         """
         self._store.replace(SETTINGS_KEY, to_json(self._settings))
         try:
@@ -72,13 +95,23 @@ class Build:
             while growing:
                 for kind in ORDER[:-1]:
                     self._run_stage(kind, growing)
+                    if kind is CalibrateStage:
+                        self._find_uncalibrated(growing)
                 counted = [goal for goal in growing if self._count(goal)]
-                growing = [goal for goal in counted if (skip_failed or not goal.failed) and self._grow(goal)]
-            ready = [goal for goal in self._goals if skip_failed or not goal.failed]
+                growing = [goal for goal in counted if self._may_ship(goal) and self._grow(goal)]
+            ready = [goal for goal in self._goals if self._may_ship(goal)]
             self._run_stage(ShardStage, ready)
         finally:
             self._dismiss()
         return self._built([goal for goal in ready if not goal.torn])
+
+    def _may_ship(self, goal: _Goal) -> bool:
+        return not goal.uncalibrated and (self._skip_failed or not goal.failed)
+
+    def _find_uncalibrated(self, goals: Sequence[_Goal]) -> None:
+        for goal in goals:
+            stage = self._lanes(goal).calibrate
+            goal.uncalibrated = stage is not None and self._store.size(stage.unit(0).key) is None
 
     def _built(self, whole: Sequence[_Goal]) -> Built:
         shipped = {goal.category.name for goal in whole}
@@ -106,34 +139,48 @@ class Build:
 
     def _lanes(self, goal: _Goal) -> Lanes:
         skipped = tuple(sorted(goal.failed))
-        return lanes(goal.category, self._settings, buckets=goal.buckets, skipped=skipped)
+        return lanes(
+            goal.category,
+            self._settings,
+            buckets=goal.buckets,
+            skipped=skipped,
+            skip_failed=self._skip_failed,
+        )
 
     def _run_stage(self, kind: type[Stage], goals: Sequence[_Goal]) -> None:
-        """Run the units of one stage that have no part yet."""
+        """Run the units of one stage that have no part yet, wave by wave."""
         by_name = {goal.category.name: goal for goal in goals}
         every = [task for goal in goals for task in self._tasks(kind, goal)]
-        tasks = [task for task, done in every if not done]
-        tasks.sort(key=lambda task: task.stage.resources.gpus)
+        tasks = sorted((task for task, done in every if not done), key=_turn)
         with self._display.stage(kind.name, total=len(every), done=len(every) - len(tasks)):
-            for resources, group in groupby(tasks, key=lambda task: task.stage.resources):
-                attempts = self._settings.profile.attempts
-                for outcome in run(self._hire(resources), group, attempts=attempts):
+            for _, group in groupby(tasks, key=_turn):
+                # A unit that failed in an earlier wave takes those that follow it along.
+                able = [task for task in group if not _follows_failed(task, by_name)]
+                for outcome in self._outcomes(able):
                     self._display.advance(outcome)
                     if outcome.done.cause is not None:
                         _note_failure(by_name, outcome)
+
+    def _outcomes(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        attempts = self._settings.profile.attempts
+        for resources, group in groupby(tasks, key=lambda task: task.stage.resources):
+            yield from run(self._hire(resources), group, attempts=attempts)
 
     def _tasks(self, kind: type[Stage], goal: _Goal) -> Iterator[tuple[Task, bool]]:
         """Yield every unit of a stage, with whether it is done; not those that follow a failed one."""
         for stage in self._lanes(goal).of(kind):
             done = {entry.key for entry in self._store.list(stage.folder)}
             for unit in stage.units(self._store):
-                if not goal.failed.issuperset(stage.buckets(unit)):
-                    yield Task(stage=stage, unit=unit), unit.key in done
+                task = Task(stage=stage, unit=unit)
+                if not _follows_failed(task, {goal.category.name: goal}):
+                    yield task, unit.key in done
 
     def _count(self, goal: _Goal) -> bool:
         """Count what was kept; a part that cannot be read fails its bucket. False if nothing can be."""
         agree = self._lanes(goal).agree
         goal.kept = 0
+        if goal.uncalibrated:
+            return False
         for bucket in sorted(set(range(goal.buckets)) - goal.failed):
             unit = agree.unit(bucket)
             try:
@@ -170,23 +217,18 @@ class Build:
             self._workers = None
 
 
-def first_buckets(category: Category, settings: Settings) -> int:
-    """Return the buckets that should give the quota at the share of pairs expected to be kept."""
-    per_prompt = expected_pairs(settings.cast(category).recipes) * settings.profile.expected_kept
-    prompts = math.ceil(settings.quota(category) / per_prompt)
-    return min(math.ceil(prompts / settings.profile.bucket_size), most_buckets(category, settings))
+def _turn(task: Task) -> tuple[int, float]:
+    """Return when a task's turn is: by wave, then those that need the same workers together."""
+    return task.stage.wave, task.stage.resources.gpus
 
 
-def next_buckets(missing: int, kept_each: float, so_far: int) -> int:
-    """Return the buckets to add for ``missing`` pairs at ``kept_each`` a bucket; at most a doubling."""
-    return min(so_far, math.ceil(missing / kept_each)) if kept_each else so_far
-
-
-def most_buckets(category: Category, settings: Settings) -> int:
-    """Return the buckets that the category's pool can fill; a user's pool ends where it ends."""
-    if category.pool.uri is not None:
-        return 1 << 40
-    return max(1, pools.capacity(category.name) // settings.profile.bucket_size)
+def _follows_failed(task: Task, goals: Mapping[str, _Goal]) -> bool:
+    stage, goal = task.stage, goals[task.stage.category_name]
+    if isinstance(stage, CalibrateStage):
+        return not goal.failed.isdisjoint(stage.buckets(task.unit))
+    if goal.uncalibrated and isinstance(stage, (JudgeStage, AgreeStage)) and stage.is_calibrated:
+        return True
+    return goal.failed.issuperset(stage.buckets(task.unit))
 
 
 def _note_failure(goals: Mapping[str, _Goal], outcome: Outcome) -> None:
@@ -194,5 +236,5 @@ def _note_failure(goals: Mapping[str, _Goal], outcome: Outcome) -> None:
     goal = goals[stage.category_name]
     if isinstance(stage, ShardStage):
         goal.torn = True
-    else:
+    elif not isinstance(stage, CalibrateStage):
         goal.failed.update(stage.buckets(unit))

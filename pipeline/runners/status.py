@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pipeline.config import Category, Settings, from_json
 from pipeline.dataset.gc import Stale, stale
 from pipeline.errors import ConfigError, StorageError
-from pipeline.runners.build import SETTINGS_KEY, first_buckets
+from pipeline.runners.build import SETTINGS_KEY
 from pipeline.runners.progress import FOLDER, Failure, Speed, read_diaries, read_diary
 from pipeline.stages import ORDER, Lanes, ShardStage, Stage, lanes
 from pipeline.stages.check import check
+from pipeline.stages.quota import first_buckets
 from pipeline.storage import Store
 
 

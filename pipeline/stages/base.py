@@ -9,6 +9,7 @@ to resume is to list parts.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any, ClassVar, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import CorruptError
+from pipeline.errors import CorruptError, StorageError
 from pipeline.ids import Part, content_id
 from pipeline.records import Record
 from pipeline.storage import Store
@@ -54,6 +55,8 @@ class Stage(ABC):
 
     name: ClassVar[str]
     resources: Resources = Resources()
+    wave: int = 0
+    """Stages of one kind run in waves: what reads another's parts comes after it."""
 
     def __init__(self, *, lane: str, **settings: Part) -> None:
         """``settings`` are what changes rows, the upstream fingerprints among them."""
@@ -68,8 +71,8 @@ class Stage(ABC):
     def process(self, unit: Unit, store: Store) -> pa.Table:
         """Do one unit: put blobs, return rows. Raises WorkerError if this worker is unfit."""
 
-    def open(self) -> None:  # noqa: B027 most stages hold nothing
-        """Load what the stage needs; called in the worker before its first unit."""
+    def open(self, store: Store) -> None:  # noqa: B027 most stages hold nothing
+        """Load what the stage needs; called in the worker before its first unit. ``store`` is the run's."""
 
     def close(self) -> None:  # noqa: B027
         """Free it again."""
@@ -137,6 +140,31 @@ def _check_columns(record: type[R], table: pa.Table, where: str) -> None:
     for field in record.schema():
         if types.get(field.name, field.type if record.optional(field.name) else None) != field.type:
             raise CorruptError(f"{where}: column {field.name} is not that of a part: run `vipo repair`")
+
+
+class Earlier:
+    """Rows that a lane has under other fingerprints: what was made or asked once is not paid for again.
+
+    A row's id covers all that determines it, so one of equal id is as good as new.
+    """
+
+    def __init__(self, stage: Stage, store: Store) -> None:
+        self._store = store
+        self._keys: defaultdict[str, list[str]] = defaultdict(list)
+        for entry in store.list(f"{stage.name}/{stage.lane}/"):
+            if entry.key.endswith(".parquet") and not entry.key.startswith(stage.folder):
+                self._keys[entry.key.rpartition("/")[2]].append(entry.key)
+
+    def rows(self, record: type[R], unit: Unit) -> Iterator[R]:
+        """Yield the rows of units of the same name; parts that are damaged or gone by now hold none."""
+        for key in self._keys[f"{unit.name}.parquet"]:
+            try:
+                yield from read_part(record, key, self._store)
+            except CorruptError:
+                continue
+            except StorageError:
+                if self._store.size(key) is not None:
+                    raise
 
 
 def read_columns(columns: list[str], key: str, store: Store) -> pa.Table:

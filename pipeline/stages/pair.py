@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 import pyarrow as pa
 
 from pipeline.config import Cast, Category
-from pipeline.generators.table import GENERATORS
+from pipeline.generators.base import GeneratorSpec
 from pipeline.ids import content_id
 from pipeline.records import Generation, Pair
 from pipeline.stages.base import Stage, Unit, read_part
@@ -24,14 +24,21 @@ class PairStage(Stage):
     name = "pair"
 
     def __init__(
-        self, category: Category, cast: Cast, *, prompts: PromptsStage, generate: Sequence[GenerateStage]
+        self,
+        category: Category,
+        cast: Cast,
+        *,
+        specs: Mapping[str, GeneratorSpec],
+        prompts: PromptsStage,
+        generate: Sequence[GenerateStage],
     ) -> None:
         super().__init__(
             lane=category.name,
             generate=[stage.fingerprint for stage in generate],
             recipes=[asdict(recipe) for recipe in cast.recipes],
         )
-        self.category, self.cast, self.prompts, self.generate = category, cast, prompts, tuple(generate)
+        self.category, self.cast, self.specs = category, cast, specs
+        self.size, self.prompts, self.generate = cast.size or category.size, prompts, tuple(generate)
 
     def units(self, store: Store) -> Iterator[Unit]:
         """Yield one unit per bucket."""
@@ -46,7 +53,7 @@ class PairStage(Stage):
         for family in self.prompts.families(unit.bucket, store):
             recipe = choose(self.cast.recipes, family)
             if recipe:
-                for match in matches(recipe, family, self.cast.generators):
+                for match in matches(recipe, family, self.cast.generators, self.specs):
                     rows.append(self._row(recipe.kind, match, made))
         # By root prompt: a judge meets all pairs of one medium together, and measures it once.
         return Pair.table(sorted(rows, key=lambda row: (row.root_id, row.id)))
@@ -78,4 +85,4 @@ class PairStage(Stage):
         )
 
     def _id(self, item: Wanted) -> str:
-        return item.generation_id(GENERATORS[item.generator], self.category.size)
+        return item.generation_id(self.specs, self.size)

@@ -26,7 +26,7 @@ class PromptsStage(Stage):
     def __init__(self, category: Category, *, bucket_size: int, perturbations: int, buckets: int) -> None:
         super().__init__(
             lane=category.name,
-            pool=_content(category),
+            pool=_content(category, perturbations),
             bucket_size=bucket_size,
             perturbations=perturbations,
         )
@@ -92,9 +92,9 @@ def read_pool(category: Category, *, bucket_size: int) -> Iterator[Prompt]:
     )
 
 
-def _content(category: Category) -> dict[str, int | str | None]:
+def _content(category: Category, perturbations: int) -> dict[str, int | str | None]:
     """Return what determines the rows of a pool; where a user's file lies does not."""
     pool = category.pool
     if pool.uri is None:
-        return {"seed": pool.seed, "version": pools.version(category.name)}
+        return {"seed": pool.seed, "version": pools.version(category.name, perturbations)}
     return {"sha256": pool.sha256, "licence": pool.licence, "name": pool.uri.rpartition("/")[2]}

@@ -1,4 +1,4 @@
-"""Stage 6: kept pairs fill WebDataset shards.
+"""Stage 8: kept pairs fill WebDataset shards.
 
 A sample is ``<key>.json``, ``<key>.loser.<ext>``, ``<key>.prompt.txt``, ``<key>.winner.<ext>``, in this
 order. The label lives in the member names, where no reader can take it for a string or a class number.

@@ -28,8 +28,9 @@ class Store(Protocol):
     """Keys to bytes. A key is written whole or not at all, and never changes once it exists.
 
     ``replace`` is the exception, for files that are derived from the rest and may be made again, and
-    ``delete``, which only ``gc`` and ``repair`` use (stages/COMMIT.md says why that is safe). Every
-    method raises StorageError when the store cannot do it.
+    ``delete``, which only ``gc`` and ``repair`` use (stages/COMMIT.md says why that is safe), and a remote
+    generator for a purchase that it meant and did not make. Every method raises StorageError when the
+    store cannot do it.
     """
 
     uri: str

@@ -74,7 +74,8 @@ def cases(lane: Lanes, store: Store) -> Iterator[Case]:
 
 def score(every: Sequence[Case], policy: Policy) -> Score:
     """Apply a policy to the same votes and compare with the truth."""
-    decide = make_policy(policy).decide
+    panel = sorted({vote.judge for case in every for vote in case.votes})
+    decide = make_policy(policy, panel, {}).decide
     kept = right = decidable = decidable_kept = 0
     for case in every:
         outcome = decide(case.votes)

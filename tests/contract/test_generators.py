@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from pipeline.config import Size
 from pipeline.errors import ItemError
-from pipeline.generators.base import Generator, GeneratorSpec, Request
+from pipeline.generators.base import Generator, GeneratorSpec, Rendered, Request
 from pipeline.generators.scene.defects import KINDS
 from pipeline.generators.table import GENERATORS, make_generator
 from pipeline.records import Attribute, Checks, MotionCheck, ObjectCheck, Prompt
+from pipeline.storage import open_store
 
 EMBEDDED = [spec for spec in GENERATORS.values() if spec.family == "scene"]
 OF_MODALITY = {
@@ -41,13 +44,18 @@ def request(spec: GeneratorSpec, category: str, seed: int, checks: Checks = CHEC
         source="test",
         licence="CC0-1.0",
     )
-    return Request(prompt=prompt, seed=seed, size=SIZES[spec.modality])
+    return Request(id=prompt.id, prompt=prompt, seed=seed, size=SIZES[spec.modality])
 
 
-def opened(spec: GeneratorSpec) -> Generator:
+def opened(spec: GeneratorSpec, folder: Path) -> Generator:
     generator = make_generator(spec)
-    generator.open()
+    generator.open(open_store(str(folder)))
     return generator
+
+
+def rendered(result: Rendered | ItemError) -> Rendered:
+    assert isinstance(result, Rendered), result
+    return result
 
 
 def test_there_are_five_variants_and_two_gold_profiles_for_each_modality() -> None:
@@ -60,27 +68,31 @@ def test_there_are_five_variants_and_two_gold_profiles_for_each_modality() -> No
 
 
 @pytest.mark.parametrize(("spec", "category"), EVERY, ids=NAMES)
-def test_frames_have_the_size_asked_for_and_defects_are_known(spec: GeneratorSpec, category: str) -> None:
+def test_frames_have_the_size_asked_for_and_defects_are_known(
+    spec: GeneratorSpec, category: str, tmp_path: Path
+) -> None:
     wanted = request(spec, category, 7)
-    (rendered,) = opened(spec).generate([wanted])
+    (made,) = map(rendered, opened(spec, tmp_path).generate([wanted]))
     size = wanted.size
-    assert rendered.frames.shape == (size.frames, size.height, size.width, 3)
-    assert rendered.frames.dtype == np.uint8
-    assert rendered.defects is not None
-    for defect in rendered.defects:
+    assert made.frames.shape == (size.frames, size.height, size.width, 3)
+    assert made.frames.dtype == np.uint8
+    assert made.defects is not None
+    for defect in made.defects:
         assert defect.kind in KINDS
         assert 0 < defect.severity <= 1
     if "flawless" in spec.name:
-        assert rendered.defects == ()
+        assert made.defects == ()
     if "flawed" in spec.name:
-        assert sum(d.severity for d in rendered.defects if category in KINDS[d.kind]) >= 0.8
+        assert sum(d.severity for d in made.defects if category in KINDS[d.kind]) >= 0.8
 
 
 @pytest.mark.parametrize(("spec", "category"), EVERY, ids=NAMES)
-def test_order_and_company_of_requests_change_nothing(spec: GeneratorSpec, category: str) -> None:
+def test_order_and_company_of_requests_change_nothing(
+    spec: GeneratorSpec, category: str, tmp_path: Path
+) -> None:
     wanted = [request(spec, category, seed) for seed in (1, 2)]
-    together = list(opened(spec).generate(wanted))
-    apart = [next(iter(opened(spec).generate([one]))) for one in reversed(wanted)][::-1]
+    together = list(map(rendered, opened(spec, tmp_path).generate(wanted)))
+    apart = [rendered(*opened(spec, tmp_path).generate([one])) for one in reversed(wanted)][::-1]
     for a, b in zip(together, apart, strict=True):
         assert a.defects == b.defects
         np.testing.assert_array_equal(a.frames, b.frames)
@@ -88,11 +100,15 @@ def test_order_and_company_of_requests_change_nothing(spec: GeneratorSpec, categ
 
 
 @pytest.mark.parametrize("spec", EMBEDDED, ids=lambda spec: spec.name)
-def test_what_cannot_be_drawn_is_an_item_error(spec: GeneratorSpec) -> None:
+def test_what_cannot_be_drawn_is_an_item_error_and_the_rest_is_drawn(
+    spec: GeneratorSpec, tmp_path: Path
+) -> None:
     category = OF_MODALITY[spec.modality][1]
     crowd = Checks(objects=(ObjectCheck(name="fish", count=5000, colour=None),))
-    generator = opened(spec)
-    with pytest.raises(ItemError) as error:
-        list(generator.generate([request(spec, category, 1, crowd)]))
-    assert "\n" not in str(error.value)
+    generator = opened(spec, tmp_path)
+    wanted = [request(spec, category, 1, crowd), request(spec, category, 2)]
+    refused, made = generator.generate(wanted)
+    assert isinstance(refused, ItemError)
+    assert "\n" not in str(refused)
+    assert isinstance(made, Rendered)
     generator.close()

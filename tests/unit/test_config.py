@@ -100,7 +100,7 @@ def test_a_mistake_in_a_file_is_named_with_its_remedy(
         ("votes = 2", "votes = 9", "cannot be reached by 3 judges"),
         ('kind = "unanimous"', 'kind = "unanimus"', "did you mean 'unanimous'?"),
         ('kind = "across_models"', 'kind = "across_modles"', "did you mean 'across_models'?"),
-        ("generations = 4", "generations = 40", "need as many generators"),
+        ("generations = 4", "generations = 40", "needs 40 generators"),
         ("quota = 200_000", "quota = 999_000_000", "cannot be met"),
         ('winner = "scene/flawless"', "", "needs a winner and a loser"),
         ("height = 1024", "height = 0", "size.height = 0 must be a multiple of 1 above 0"),

@@ -54,8 +54,9 @@ def test_changed_settings_mix_nothing_and_old_ones_are_taken_up_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert api.status(str(run)).stale == ()
-    assert {lane.partition("/")[0] for lane in build(other.settings(), run)} == {"judge", "agree", "shard"}
-    assert stale_stages(run) == {"judge", "agree", "shard"}
+    asked = {"gold", "calibrate", "judge", "agree", "shard"}
+    assert {lane.partition("/")[0] for lane in build(other.settings(), run)} == asked
+    assert stale_stages(run) == asked
     assert cli.main(["status", "--run", str(run)]) == 0
     assert "vipo gc" in capsys.readouterr().out
     changed = tree(run)
@@ -63,7 +64,7 @@ def test_changed_settings_mix_nothing_and_old_ones_are_taken_up_again(
     assert {key: changed[key] for key in kept} == {key: images_tree[key] for key in kept}
     assert build(images.settings(), run) == set()
     assert tree(run)["manifest.json"] == images_tree["manifest.json"]
-    assert stale_stages(run) == {"judge", "agree", "shard"}
+    assert stale_stages(run) == asked
     assert tree(run).keys() == changed.keys()
 
 
@@ -71,8 +72,11 @@ def test_another_judge_leaves_generations_and_other_verdicts_in_use(run: Path, t
     third = IMAGES.replace('"objects-palette"]', '"objects-palette", "objects-outlines"]')
     wider = Project.write(tmp_path / "wider", third)
     did = build(wider.settings(), run)
-    assert did == {"judge/alignment.objects-outlines", "agree/alignment", "shard/alignment"}
-    assert stale_stages(run) == {"agree", "shard"}
+    assert did == {
+        *("gold/alignment.objects-outlines", "calibrate/alignment"),
+        *("judge/alignment.objects-outlines", "agree/alignment", "shard/alignment"),
+    }
+    assert stale_stages(run) == {"calibrate", "agree", "shard"}
 
 
 # ---- gc
@@ -101,7 +105,7 @@ def test_gc_takes_what_is_not_in_use_and_nothing_else(run: Path, images: Project
     assert api.gc(str(run), older_than=NOW) == told
     assert not any(heap.kept for heap in told)
     assert {heap.what.partition("/")[0] for heap in told} == {
-        *("judge", "agree", "shard", "media that no part names", "unfinished writes")
+        *("gold", "calibrate", "judge", "agree", "shard", "media that no part names", "unfinished writes")
     }
     assert sum(heap.bytes for heap in told) > 0
     assert tree(run) == before
@@ -129,7 +133,7 @@ def test_a_young_part_keeps_the_old_ones_of_its_category_and_their_media(run: Pa
     for path in run.rglob("*"):
         if path.is_file() and path.relative_to(run).parts[0] != "progress":
             os.utime(path, (day_ago, day_ago))
-    (young,) = [s for s in api.status(str(run)).stale if s.lane.endswith("palette")]
+    young = next(s for s in api.status(str(run)).stale if s.lane.endswith("palette"))
     next((run / young.folder).iterdir()).touch()
     told = api.gc(str(run))
     assert {heap.kept for heap in told} == {"category has a younger one"}

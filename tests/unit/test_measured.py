@@ -13,7 +13,7 @@ from pipeline import media
 from pipeline.config import Rubric
 from pipeline.errors import WorkerError
 from pipeline.judges import measured
-from pipeline.judges.base import Answer, Judge, Media, Question
+from pipeline.judges.base import Answer, Hosting, Judge, Media, Question
 from pipeline.judges.table import JUDGES, make_judge
 from pipeline.media import symbols
 from pipeline.records import Checks, ObjectCheck
@@ -38,13 +38,13 @@ STARS = [stars(count) for count in range(6)]
 
 
 def opened(name: str = "objects-pieces") -> Judge:
-    judge = make_judge(JUDGES[name])
+    judge = make_judge(JUDGES[name], Hosting())
     judge.open()
     return judge
 
 
 def ask(judge: Judge, a: Media, b: Media, checks: Checks = ONE_STAR) -> Answer:
-    (answer,) = judge.ask([Question(prompt="a red star", checks=checks, rubric=RUBRIC, a=a, b=b)])
+    (answer,) = judge.ask([Question(id="q", prompt="a red star", checks=checks, rubric=RUBRIC, a=a, b=b)])
     return answer
 
 
@@ -99,4 +99,4 @@ def test_scores_are_remembered_by_prompt_too() -> None:
 
 def test_a_judge_that_was_not_opened_says_so() -> None:
     with pytest.raises(WorkerError, match=r"open\(\)"):
-        ask(make_judge(JUDGES["objects-pieces"]), STARS[1], STARS[3])
+        ask(make_judge(JUDGES["objects-pieces"], Hosting()), STARS[1], STARS[3])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline import media
 from pipeline.config import Rubric
-from pipeline.judges.base import Media, Question
+from pipeline.judges.base import Hosting, Media, Question
 from pipeline.judges.measures import quality
 from pipeline.judges.table import JUDGES, make_judge
 from pipeline.records import Checks
@@ -104,11 +104,13 @@ def test_a_picture_of_one_tone_gets_a_finite_score(measure: Callable[..., float 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_judge_prefers_the_clean_side_in_both_orders(name: str) -> None:
-    judge = make_judge(JUDGES[name])
+    judge = make_judge(JUDGES[name], Hosting())
     judge.open()
     clean, noisy = (media.encode(p[None], 0) for p in (scene(5), _noise(scene(5), 0.8)))
     a, b = (Media(sha256=e.sha256, mime=e.mime, data=e.data) for e in (clean, noisy))
     rubric = Rubric(question="Which picture is of better quality?", criteria=("sharp",))
-    questions = [Question(prompt="a", checks=NOTHING, rubric=rubric, a=x, b=y) for x, y in ((a, b), (b, a))]
+    questions = [
+        Question(id="q", prompt="a", checks=NOTHING, rubric=rubric, a=x, b=y) for x, y in ((a, b), (b, a))
+    ]
     assert [answer.choice for answer in judge.ask(questions)] == ["a", "b"]
     judge.close()

@@ -13,7 +13,7 @@ from pipeline.config import Rubric, Size
 from pipeline.generators.base import Request
 from pipeline.generators.scene import video
 from pipeline.generators.scene.defects import PROFILES, Profile, Rate
-from pipeline.judges.base import Media, Question
+from pipeline.judges.base import Hosting, Media, Question
 from pipeline.judges.measures import camera, motion, video_objects, video_quality
 from pipeline.judges.table import JUDGES, make_judge
 from pipeline.media.frames import Frames
@@ -48,7 +48,7 @@ def shot(category: str, kind: str | None, severity: float, seed: int, asked: Che
         id="p", root_id="p", category=category, bucket=0, text="t", subject="heart", style="s",
         checks=asked, source="test", licence="CC0-1.0",
     )  # fmt: skip
-    request = Request(prompt=prompt, seed=seed, size=SIZE)
+    request = Request(id="r", prompt=prompt, seed=seed, size=SIZE)
     return media.encode(video.render(request, Profile(name="one", rates=rates)).frames, SIZE.fps)
 
 
@@ -57,11 +57,11 @@ def votes(category: str, first: media.Encoded, second: media.Encoded, asked: Che
     a, b = (Media(sha256=one.sha256, mime=one.mime, data=one.data) for one in (first, second))
     found: list[str] = []
     for name in JUDGED[category]:
-        judge = make_judge(JUDGES[name])
+        judge = make_judge(JUDGES[name], Hosting())
         judge.open()
         rubric = Rubric(question="?", criteria=())
         there, back = judge.ask(
-            [Question(prompt="t", checks=asked, rubric=rubric, a=x, b=y) for x, y in ((a, b), (b, a))]
+            [Question(id="q", prompt="t", checks=asked, rubric=rubric, a=x, b=y) for x, y in ((a, b), (b, a))]
         )
         assert (there.choice, back.choice) in {("a", "b"), ("b", "a"), ("tie", "tie")}
         found.append(there.choice)

@@ -23,7 +23,19 @@ CONSTRAINTS = ROOT / "infra" / "constraints.txt"
 DATA = ("categories", "prompts", "infra/profiles")
 ADAPTERS = {"av", "boto3", "cv2", "datasketch", "onnxruntime", "PIL", "rapidocr", "ray", "torch"}
 SLOW_TO_IMPORT = ADAPTERS | {"numpy", "pyarrow"}
-ONLY_IN_EXTRAS = {"onnxruntime", "opencv-python-headless", "rapidocr", "ray", "torch", "vllm"}
+EXTRAS = frozenset({"embedded", "ray", "models", "clients", "safety", "consensus"})
+"""Those of the tests; vLLM has an environment of its own."""
+ONLY_IN_EXTRAS = {
+    "diffusers",
+    "nudenet",
+    "onnxruntime",
+    "opencv-python-headless",
+    "rapidocr",
+    "ray",
+    "torch",
+    "transformers",
+    "vllm",
+}
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -139,7 +151,7 @@ def closure() -> frozenset[str]:
     """Every distribution that the extras and the test group need in this environment."""
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     asked = [(item.name, frozenset(item.extras)) for item in map(Requirement, groups["test"])]
-    seen = set(asked := [*asked, ("vipo", frozenset({"embedded", "ray"}))])
+    seen = set(asked := [*asked, ("vipo", EXTRAS)])
     while asked:
         fresh = set(required(*asked.pop())) - seen
         seen |= fresh

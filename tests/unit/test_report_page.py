@@ -16,6 +16,7 @@ from pipeline.media.frames import Frames
 from pipeline.records import (
     ORDERS,
     Agreement,
+    Calibration,
     Checks,
     Choice,
     Defect,
@@ -49,6 +50,7 @@ class Build:
     pairs: list[Pair] = field(default_factory=list)
     agreements: list[Agreement] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
+    calibrations: list[Calibration] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -125,6 +127,7 @@ class Build:
             pairs=lambda: iter(self.pairs),
             agreements=lambda: iter(self.agreements),
             verdicts=lambda: iter(self.verdicts),
+            calibrations=lambda: iter(self.calibrations),
             quotas={"text_rendering": 5, "motion_quality": 9},
             shards=(
                 ShardRow(
@@ -253,7 +256,7 @@ def test_counts_on_the_page_are_those_of_the_input(build: Build, page: Page) -> 
         assert page.numbers[f"{category}/pairs"] == build.pairs_each
         for reason in Reason:
             assert page.numbers[f"{category}/{reason}"] == outcomes[category, reason]
-        assert page.numbers[f"{category}/ocr/verdicts"] == 2 * build.pairs_each
+        assert page.numbers[f"{category}/ocr/answers"] == 2 * build.pairs_each
         assert page.numbers[f"{category}/failed generations"] == 1
     assert page.numbers["kept"] == sum(a.kept for a in build.agreements)
     assert page.numbers["pairs"] == len(build.pairs)
@@ -365,6 +368,7 @@ def empty(quotas: Mapping[str, int]) -> ReportInput:
         pairs=nothing,  # type: ignore[arg-type]
         agreements=nothing,  # type: ignore[arg-type]
         verdicts=nothing,  # type: ignore[arg-type]
+        calibrations=nothing,  # type: ignore[arg-type]
         quotas=quotas,
         shards=(),
         fetch=lambda *_: b"",

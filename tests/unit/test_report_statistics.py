@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Iterable
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.records import Agreement, Choice, Generation, Order, Pair, Reason, Side, Verdict, Vote
+from pipeline.report.alpha import VALUES, Alpha
 from pipeline.report.statistics import MOST_REASONS, OTHER_REASONS, CategoryCounts, Share, Tally, wilson
 
 # The four examples of Newcombe (1998), table I, method 3; then 5 of 10 and 10 of 10 worked by hand.
@@ -69,6 +71,7 @@ def agreement(
     votes: Iterable[Vote] = (),
     reason: Reason | None = None,
     sides: tuple[str | None, str | None] = (None, None),
+    audited: bool = True,
 ) -> Agreement:
     return Agreement(
         id="agreement of " + name,
@@ -84,13 +87,14 @@ def agreement(
         votes=tuple(votes),
         bytes=0,
         licence_profile=None,
+        audited=audited,
     )
 
 
-def verdict(order: Order, choice: Choice, judge: str = "ocr") -> Verdict:
+def verdict(order: Order, choice: Choice, judge: str = "ocr", pair_id: str = "x") -> Verdict:
     return Verdict(
         id=f"{judge} {order} {choice}",
-        pair_id="x",
+        pair_id=pair_id,
         category="portrait",
         judge=judge,
         judge_id=judge,
@@ -130,9 +134,9 @@ def test_nothing_known_is_no_share_and_the_whole_range() -> None:
 
 def test_judges_agree_on_the_pairs_that_both_decided() -> None:
     counts = CategoryCounts()
-    counts.add_votes([vote("ocr", "first"), vote("blur", "first"), vote("noise", "second")], None)
-    counts.add_votes([vote("noise", "first"), vote("ocr", "tie"), vote("blur", "second")], None)
-    counts.add_votes([vote("blur", "second"), vote("ocr", "first"), vote("noise", "invalid", False)], None)
+    counts.add_votes([vote("ocr", "first"), vote("blur", "first"), vote("noise", "second")])
+    counts.add_votes([vote("noise", "first"), vote("ocr", "tie"), vote("blur", "second")])
+    counts.add_votes([vote("blur", "second"), vote("ocr", "first"), vote("noise", "invalid", False)])
     assert counts.agreement("ocr", "blur") == Share(1, 2)
     assert counts.agreement("blur", "noise") == Share(0, 2)
     assert counts.agreement("noise", "ocr") == Share(0, 1)
@@ -149,7 +153,7 @@ def test_judges_agree_on_the_pairs_that_both_decided() -> None:
 def test_the_agreement_matrix_is_symmetric(rows: list[list[Choice]], judges: list[str]) -> None:
     counts = CategoryCounts()
     for row in rows:
-        counts.add_votes([vote(judge, choice) for judge, choice in zip(judges, row, strict=True)], None)
+        counts.add_votes([vote(judge, choice) for judge, choice in zip(judges, row, strict=True)])
     for one, other in itertools.combinations(judges, 2):
         both = [(row[judges.index(one)], row[judges.index(other)]) for row in rows]
         decided = [(a, b) for a, b in both if {a, b} <= {"first", "second"}]
@@ -172,7 +176,7 @@ def test_position_bias_ties_and_invalid_answers_of_a_judge() -> None:
     judge = tally.categories["portrait"].judges["ocr"]
     assert judge.first_shown == Share(3, 5)
     assert judge.tie_rate == Share(1, 7)
-    assert (judge.verdicts, judge.invalid) == (7, 1)
+    assert (judge.answers, judge.verdicts, judge.invalid) == (7, 7, 1)
 
 
 def test_consistency_leaves_out_invalid_votes() -> None:
@@ -183,7 +187,7 @@ def test_consistency_leaves_out_invalid_votes() -> None:
         vote("ocr", "tie", False),
         vote("ocr", "invalid", False),
     ]:
-        counts.add_votes([given_], None)
+        counts.add_votes([given_])
     assert counts.judges["ocr"].consistency == Share(2, 3)
 
 
@@ -205,6 +209,10 @@ def test_accuracy_counts_only_decided_gold_pairs() -> None:
     counts = tally.categories["portrait"]
     assert counts.judges["ocr"].accuracy == Share(2, 3)
     assert counts.judges["blur"].accuracy == Share(1, 2)
+    # Gold pairs are easier than others: they say nothing of ties, consistency or agreement.
+    assert counts.judges["ocr"].decision_rate == Share(2, 2)
+    assert counts.judges["blur"].decision_rate == Share(0, 0)
+    assert counts.agreement("ocr", "blur") == Share(0, 0)
     assert counts.yield_ == Share(2, 2)
     assert counts.dropped == {Reason.GOLD: 3}
 
@@ -252,3 +260,80 @@ def test_categories_follow_the_quotas_then_the_alphabet() -> None:
     for category in ("zebra", "portrait", "apple"):
         tally.categories[category].pairs += 1
     assert list(tally.ordered({"portrait": 5, "alignment": 5})) == ["portrait", "alignment", "apple", "zebra"]
+
+
+def test_under_early_exit_judges_are_measured_on_audited_pairs_alone() -> None:
+    tally = Tally()
+    tally.add_pair(pair("gold", "first", True))
+    both = [vote("ocr", "first"), vote("blur", "first")]
+    tally.add_agreement(agreement("audited", both))
+    tally.add_agreement(agreement("settled", [vote("ocr", "tie", False)], Reason.INCONSISTENT, audited=False))
+    tally.add_agreement(agreement("asked of all", both, audited=False))
+    tally.add_agreement(agreement("gold", both, Reason.GOLD, audited=False))
+    tally.add_agreement(agreement("no media", [], Reason.MISSING_MEDIA, audited=False))
+    for name in ("audited", "settled", "asked of all", "gold"):
+        tally.add_verdict(verdict("forward", "tie" if name == "settled" else "first", pair_id=name))
+    counts = tally.categories["portrait"]
+    assert counts.requests == Share(5, 6)
+    assert counts.audit == Share(1, 3)
+    assert counts.agreement("ocr", "blur") == Share(1, 1)
+    assert counts.judges["ocr"].consistency == Share(1, 1)
+    assert counts.judges["ocr"].accuracy == Share(1, 1)
+    assert (counts.judges["ocr"].answers, counts.judges["ocr"].verdicts) == (4, 1)
+    assert counts.judges["ocr"].first_shown == Share(1, 1)
+
+
+def test_without_early_exit_every_pair_counts() -> None:
+    tally = Tally()
+    for name in "abc":
+        tally.add_agreement(agreement(name, [vote("ocr", "first"), vote("blur", "second")]))
+        tally.add_verdict(verdict("forward", "first", pair_id=name))
+    counts = tally.categories["portrait"]
+    assert counts.requests == Share(6, 6)
+    assert counts.audit == Share(3, 3)
+    assert counts.judges["ocr"].verdicts == 3
+
+
+def alpha(rows: Iterable[Iterable[str]]) -> Alpha:
+    found = Alpha()
+    for number, values in enumerate(rows):
+        found.add(values, number)
+    return found
+
+
+def test_alpha_equals_the_published_example() -> None:
+    meg, owen = "0100000010", "1110010000"  # Krippendorff (2011), section A
+    named = {"0": "first", "1": "second"}
+    assert alpha([(named[a], named[b]) for a, b in zip(meg, owen, strict=True)]).value == pytest.approx(
+        0.095, abs=5e-4
+    )
+
+
+@given(st.lists(st.lists(st.sampled_from(VALUES), max_size=4), max_size=30))
+def test_alpha_is_one_less_disagreement_within_pairs_over_disagreement_between(
+    rows: list[list[str]],
+) -> None:
+    """The definition, counted the long way: every two values of a pair, and every two values of all pairs."""
+    paired = [row for row in rows if len(row) > 1]
+    within = sum(sum(a != b for a, b in itertools.permutations(row, 2)) / (len(row) - 1) for row in paired)
+    every = [value for row in paired for value in row]
+    between = sum(a != b for a, b in itertools.permutations(every, 2))
+    found = alpha(rows)
+    assert found.pairs == len(paired)
+    if between == 0:
+        assert found.value is None
+    else:
+        assert found.value == pytest.approx(1 - within / len(every) * len(every) * (len(every) - 1) / between)
+
+
+def test_the_interval_of_alpha_is_wide_where_little_is_known() -> None:
+    dice = random.Random(1)
+    said = [("first", "first"), ("second", "second"), ("first", "second"), ("tie", "tie")]
+    rows = [dice.choice(said) for _ in range(5000)]
+    little, much, truth = alpha(rows[:60]).interval, alpha(rows[:2000]).interval, alpha(rows).value
+    assert alpha(rows[:19]).interval is None
+    assert little is not None
+    assert much is not None
+    assert truth is not None
+    assert much[1] - much[0] < 0.1 < little[1] - little[0]
+    assert much[0] < truth < much[1]

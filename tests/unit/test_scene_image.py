@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -75,7 +77,7 @@ def request(category: str, seed: int = 1, checks: Checks | None = None, side: in
         source="test",
         licence="CC0-1.0",
     )
-    return Request(prompt=prompt, seed=seed, size=Size(width=side, height=side))
+    return Request(id="", prompt=prompt, seed=seed, size=Size(width=side, height=side))
 
 
 def only(kind: str, severity: float) -> Profile:
@@ -328,7 +330,7 @@ def test_damage_to_pixels_is_what_it_is_called() -> None:
         ("text_rendering", Checks(text="  ")),
         ("text_rendering", Checks(text="日本語")),
         ("text_rendering", Checks(text="word " * 60)),
-        ("alignment", Checks(objects=(ObjectCheck(name="moon", count=0, colour=None),))),
+        ("alignment", Checks(objects=(ObjectCheck(name="moon", count=-1, colour=None),))),
         ("alignment", Checks(objects=(ObjectCheck(name="moon", count=900, colour=None),))),
         (
             "alignment",
@@ -346,6 +348,15 @@ def test_what_cannot_be_drawn_is_said_in_one_line(category: str, checks: Checks)
     with pytest.raises(ItemError) as error:
         picture(request(category, checks=checks), PROFILES["steady"])
     assert "\n" not in str(error.value)
+
+
+def test_what_a_prompt_wants_none_of_is_not_drawn() -> None:
+    hearts, moons = CHECKS["alignment"].objects
+    relation = RelationCheck(subject=1, relation="above", object=0)
+    none = Checks(objects=(hearts, replace(moons, count=0)), relations=(relation,))
+    shown = np.asarray(picture(request("alignment", checks=none), PROFILES["flawless"]).frames[0], np.int16)
+    assert pieces(near(shown, "red")) == hearts.count
+    assert not near(shown, "blue").any()
 
 
 @pytest.mark.parametrize("category", [c for c in IMAGE if c != "text_rendering"])
@@ -369,7 +380,7 @@ def test_a_category_of_ones_own_is_drawn_by_its_checks() -> None:
             | {"category": "logos", "checks": checks}
         )
         size = Size(width=128, height=96)
-        rendered = picture(Request(prompt=mine, seed=1, size=size), PROFILES["steady"])
+        rendered = picture(Request(id="", prompt=mine, seed=1, size=size), PROFILES["steady"])
         assert rendered.frames.shape == (1, 96, 128, 3)
         assert rendered.defects == ()
 

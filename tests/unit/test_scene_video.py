@@ -41,7 +41,7 @@ def prompt(
 
 
 def film(asked: Prompt, seed: int = 1, profile: Profile = FLAWLESS, size: Size = SMALL) -> Rendered:
-    return video.render(Request(prompt=asked, seed=seed, size=size), profile)
+    return video.render(Request(id="", prompt=asked, seed=seed, size=size), profile)
 
 
 def only(kind: str, severity: float) -> Profile:
@@ -146,6 +146,15 @@ def test_counts_fit_the_frame_at_every_camera(seed: int) -> None:
     near = np.abs(rendered.frames.astype(int) - COLOURS["red"]).max(axis=3) < 45
     assert not near[:, [0, -1]].any()
     assert not near[:, :, [0, -1]].any()
+
+
+def test_a_video_without_what_its_prompt_negates_shows_the_rest() -> None:
+    def seen(colour: str) -> bool:
+        distance = np.abs(shown.frames.astype(np.int16) - np.array(COLOURS[colour], np.int16)).max(axis=-1)
+        return bool((distance < 40).any())
+
+    shown = film(prompt(count=0))
+    assert (seen("red"), seen("blue")) == (False, True)
 
 
 def test_impossible_counts_are_refused_with_a_reason() -> None:

@@ -61,7 +61,7 @@ def test_before_all_pairs_are_labelled_the_shards_are_not_done(run: Path) -> Non
 
 
 def test_a_run_that_has_only_begun_has_no_rates(run: Path) -> None:
-    for folder in ("progress", "prompts", "generate", "pair", "judge", "agree", "shard"):
+    for folder in ("progress", "prompts", "generate", "pair", "gold", "calibrate", "judge", "agree", "shard"):
         shutil.rmtree(run / folder)
     seen = api.status(str(run))
     assert {stage.done for stage in seen.stages} == {0}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.generators.base import GeneratorSpec, Rendered, Request
+from pipeline.errors import ItemError
+from pipeline.generators.base import GeneratorSpec, Rendered, Request, each
 from pipeline.generators.scene import objects, portrait, sign
 from pipeline.generators.scene.brush import Canvas
 from pipeline.generators.scene.damage import DAMAGES
 from pipeline.generators.scene.defects import PROFILES, Profile, draw_defects
 from pipeline.records import Checks, Defect, Prompt
+from pipeline.storage import Store
 
 Draw = Callable[
     [Request, tuple[Defect, ...], np.random.Generator, np.random.Generator],
@@ -43,13 +45,12 @@ class SceneGenerator:
     def __init__(self, spec: GeneratorSpec) -> None:
         self._profile: Profile = PROFILES[str(spec.options["profile"])]
 
-    def open(self) -> None:
+    def open(self, store: Store) -> None:
         """Nothing to load."""
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[Rendered]:
-        """Yield one result per request, each from its own seed alone. Raises ItemError."""
-        for request in requests:
-            yield self._render(request)
+    def generate(self, requests: Iterable[Request]) -> Iterator[Rendered | ItemError]:
+        """Yield one result per request, each from its own seed alone."""
+        return each(requests, self._render)
 
     def close(self) -> None:
         """Nothing to free."""

@@ -42,14 +42,14 @@ class Plan:
 
 
 def plan(rng: np.random.Generator, checks: Checks, filler: int = 1) -> Plan:
-    """Turn checks into groups; objects of unknown name are left out, with their relations.
+    """Turn checks into groups; what ``drawable`` leaves out is not there, nor are its relations.
 
     A prompt that names nothing known gets ``filler`` objects drawn at random. Raises ItemError for a
     count that cannot be drawn.
     """
-    known = [index for index, wanted in enumerate(checks.objects) if wanted.name in OBJECTS]
-    if any(wanted.count < 1 for wanted in checks.objects) or sum(o.count for o in checks.objects) > MOST:
-        raise ItemError(f"cannot draw these counts: give 1 to {MOST} objects in all")
+    known = drawable(checks)
+    if any(wanted.count < 0 for wanted in checks.objects) or sum(o.count for o in checks.objects) > MOST:
+        raise ItemError(f"cannot draw these counts: give 0 to {MOST} objects in all")
     taken = {checks.objects[index].colour for index in known}
     groups = []
     for index in known:
@@ -67,9 +67,14 @@ def plan(rng: np.random.Generator, checks: Checks, filler: int = 1) -> Plan:
     return Plan(tuple(groups) or _filler(rng, filler), relations)
 
 
+def drawable(checks: Checks) -> list[int]:
+    """Return the indices of the objects that are drawn: of known name, and one or more."""
+    return [index for index, wanted in enumerate(checks.objects) if wanted.name in OBJECTS and wanted.count]
+
+
 def possible(checks: Checks) -> frozenset[str]:
     """Return the kinds of content defect that a prompt can show."""
-    known = [wanted for wanted in checks.objects if wanted.name in OBJECTS]
+    known = [checks.objects[index] for index in drawable(checks)]
     kinds = {"wrong_count", "wrong_object"} if known else set()
     if any(wanted.colour in COLOURS for wanted in known):
         kinds.add("wrong_colour")

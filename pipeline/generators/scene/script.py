@@ -9,7 +9,6 @@ import numpy as np
 
 from pipeline.generators.scene import groups
 from pipeline.generators.scene.groups import Piece, Plan
-from pipeline.media.symbols import OBJECTS
 from pipeline.records import Checks, Defect, RelationCheck
 
 OPPOSITE = {"pan left": "pan right", "pan right": "pan left", "zoom in": "zoom out", "zoom out": "zoom in"}
@@ -68,8 +67,8 @@ def write(
 
 
 def _directions(checks: Checks, count: int) -> list[str]:
-    """Return where each group of the plan heads: the plan leaves out objects of unknown name."""
-    known = [index for index, wanted in enumerate(checks.objects) if wanted.name in OBJECTS]
+    """Return where each group of the plan heads; some groups of the checks are not in the plan."""
+    known = groups.drawable(checks)
     asked = {motion.object: motion.direction for motion in checks.motions}
     return [asked.get(index, "still") for index in known] or ["still"] * count
 
