@@ -18,6 +18,8 @@ PROFILE = infra/profiles/laptop.toml
 SEED = 1
 KILLS = 200
 DRY = --dry-run
+URL = http://127.0.0.1:8000/v1
+JUDGE = Qwen3-VL-8B
 
 demo: $(VENV)/.demo ## build a small dataset of all eight categories on this machine, then its report
 	$(VIPO) build --profile $(PROFILE) --run $(RUN)
@@ -37,6 +39,9 @@ bench-judges: $(VENV)/.test ## simulate panels of judges: precision, pairs kept 
 
 bench-client: $(VENV)/.test ## measure the client of VLM judges against the openai client, on a null server
 	$(PY) -m tests.bench.client
+
+bench-injection: $(VENV)/.test ## how often words in images move verdicts: URL=http://host:8000/v1 JUDGE=row
+	$(PY) -m tests.bench.injection --url $(URL) --judge $(JUDGE)
 
 bench-batching: $(VENV)/.test ## measure how far a batch is from the same requests alone, for every pipeline
 	$(PY) -m tests.bench.batching
@@ -95,7 +100,8 @@ clean: ## remove the environment, caches and build products; runs/ stays
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: demo test test-quick bench chaos bench-labels bench-judges bench-client bench-batching bench-gpu build-image-1m build-video-300k plan status verify gc repair
+.PHONY: demo test test-quick bench chaos bench-labels bench-judges bench-client bench-injection bench-batching bench-gpu
+.PHONY: build-image-1m build-video-300k plan status verify gc repair
 .PHONY: report lint types lock clean help unsound
 
 $(VENV)/.demo: pyproject.toml infra/constraints.txt $(UNSOUND)

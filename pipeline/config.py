@@ -280,8 +280,11 @@ def load_category(path: Path) -> Category:
 def load_profile(path: Path) -> Profile:
     """Read one profile file. Raises ConfigError naming file, key and remedy."""
     profile = _build(Profile, {"name": path.stem, **_toml(path)}, _short(path))
+    # Workers run elsewhere: a path is one from the profile's folder.
     if profile.pins is not None:
         profile = dataclasses.replace(profile, pins=str((path.parent / profile.pins).absolute()))
+    if profile.vllm is not None and "/" in profile.vllm:
+        profile = dataclasses.replace(profile, vllm=str((path.parent / profile.vllm).absolute()))
     _require(profile.bucket_size > 0, _short(path), "bucket_size", "must be above 0")
     _require(profile.attempts > 0, _short(path), "attempts", "must be above 0")
     _require(0 < profile.expected_kept <= 1, _short(path), "expected_kept", "must be in (0, 1]")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from pipeline.errors import WorkerError
 from pipeline.stages import Stage, Unit, commit
 from pipeline.storage import Store, open_store
 
@@ -82,6 +83,8 @@ class Bench:
             table = self._opened(stage).process(unit, self.store)
             commit(unit, table, self.store)
         except Exception as error:  # noqa: BLE001 the driver decides whether to try again
+            if isinstance(error, WorkerError):  # what is unfit (a server given up) is opened anew
+                self._close()
             return Done(seconds=time.monotonic() - started, cause=one_line(error))
         return Done(rows=table.num_rows, seconds=time.monotonic() - started)
 
@@ -94,12 +97,15 @@ class Bench:
             stage.fingerprint,
         ):
             return current
-        if current:
-            self._open = None
-            current.close()
+        self._close()
         stage.open(self.store)
         self._open = stage
         return stage
+
+    def _close(self) -> None:
+        current, self._open = self._open, None
+        if current:
+            current.close()
 
 
 def one_line(error: BaseException) -> str:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
+from itertools import product
 
 import pyarrow as pa
 
@@ -26,7 +27,7 @@ MEDIA_HELD = 64
 """Encoded media kept in memory: those of one prompt are asked about several times in a row."""
 
 
-Load = Callable[[str | None], Media]
+Load = Callable[[str], Media]
 Asked = tuple[Pair, Order]
 
 
@@ -70,7 +71,9 @@ class AskStage(Stage):
         """Ask about every pair that has two different media, unless the answer cannot matter."""
         every = [row for row in read_part(Pair, self.pair.unit(unit.bucket).key, store) if self._asks(row)]
         pairs = self.still_open(every, unit, store)
-        asked = {self.id(pair, order): (pair, order) for pair in pairs for order in ORDERS}
+        # By prompt, then by the side shown as A: a server's caches meet what is alike in a row.
+        shown = sorted(product(pairs, ORDERS), key=lambda item: (item[0].root_id, self._shown(*item)))
+        asked = {self.id(pair, order): (pair, order) for pair, order in shown}
         rows = self._answered_before(asked, unit)
         asked = {name: item for name, item in asked.items() if name not in rows}
         rows |= {row.id: row for row in self._ask(asked, unit, store)}
@@ -103,9 +106,8 @@ class AskStage(Stage):
         mime = media.mime_of(self.category.modality)
 
         @lru_cache(maxsize=MEDIA_HELD)
-        def load(sha256: str | None) -> Media:
-            known = str(sha256)
-            return Media(sha256=known, mime=mime, data=store.get(media.key(known, mime)))
+        def load(sha256: str) -> Media:
+            return Media(sha256=sha256, mime=mime, data=store.get(media.key(sha256, mime)))
 
         questions = (
             self._question(name, pair, order, prompts[pair.root_id], load)
@@ -116,8 +118,7 @@ class AskStage(Stage):
             yield self._row(name, pair, order, answer)
 
     def _question(self, name: str, pair: Pair, order: Order, prompt: Prompt, load: Load) -> Question:
-        shown = (pair.first_sha256, pair.second_sha256)
-        a, b = shown if order == "forward" else reversed(shown)
+        a, b = self._shown(pair, order)
         return Question(
             id=name,
             prompt=prompt.text,
@@ -126,6 +127,12 @@ class AskStage(Stage):
             a=load(a),
             b=load(b),
         )
+
+    @staticmethod
+    def _shown(pair: Pair, order: Order) -> tuple[str, str]:
+        """Return the SHA-256 of A and of B."""
+        sides = str(pair.first_sha256), str(pair.second_sha256)
+        return sides if order == "forward" else (sides[1], sides[0])
 
     def _row(self, name: str, pair: Pair, order: Order, answer: Answer) -> Verdict:
         return Verdict(
@@ -172,7 +179,9 @@ def judge_id(spec: JudgeSpec) -> str:
     """Return the id of what determines a judge's answers; where and how it is served is no part of it."""
     parts: dict[str, Part] = {"name": spec.name, "family": spec.family, "options": dict(spec.options)}
     if spec.weights:
-        parts |= {"repo": spec.weights.repo, "revision": spec.weights.revision, "asking": version(spec)}
+        parts |= {"repo": spec.weights.repo, "revision": spec.weights.revision}
+    if spec.family == "vlm":
+        parts["asking"] = version(spec)
     return content_id("judge", **parts)
 
 

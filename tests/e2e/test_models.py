@@ -29,6 +29,7 @@ weights = "{weights}"
 pins = "pins.toml"
 bucket_size = 2
 expected_kept = 0.5
+licence_profile = "research"
 """
 
 IMAGES = """\

@@ -133,8 +133,12 @@ class Processes:
 
     @property
     def names(self) -> set[str]:
-        """Return what each process calls itself: VLLM::Worker holds the model."""
-        return {Path(f"/proc/{pid}/comm").read_text().strip() for pid in self.all}
+        """Return what each process calls itself; EngineCore starts the worker that holds the model."""
+        found = set()
+        for pid in self.all:
+            with contextlib.suppress(OSError):
+                found.add(Path(f"/proc/{pid}/comm").read_text().strip())
+        return found
 
     @property
     def url(self) -> str:
