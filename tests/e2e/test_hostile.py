@@ -52,7 +52,7 @@ resource.setrlimit(resource.RLIMIT_DATA, ({LIMIT}, {LIMIT}))
 status = subprocess.call([sys.executable, "-m", "pipeline", *sys.argv[1:]], stderr=subprocess.STDOUT)
 print(status, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
 """
-"""Linux counts a process's memory from before its exec: a process between keeps pytest's own out of the peak."""
+"""Linux counts what a process took before its exec: one between keeps pytest's own out of the peak."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
