@@ -11,10 +11,14 @@ UNSOUND := $(shell test -x $(PY) || echo unsound)
 VIPO := $(PY) -m pipeline
 INSTALL := $(PY) -m pip install -qq -c infra/constraints.txt --build-constraint infra/constraints.txt
 
-# Settable: make demo PYTHON=/path/to/python3.12 RUN=/data/first PROFILE=my.toml
+# Settable: make demo PYTHON=/path/to/python3.12 RUN=/data/first PROFILE=my.toml; make test JOBS=1
+# make build-image-1m RUN=/mnt/runs/one SHARED=--shared: a folder that every node has
 PYTHON =
+JOBS = 2
 RUN = runs/demo
 PROFILE = infra/profiles/laptop.toml
+CLUSTER = infra/profiles/cluster.toml
+SHARED =
 SEED = 1
 KILLS = 200
 DRY = --dry-run
@@ -25,10 +29,10 @@ demo: $(VENV)/.demo ## build a small dataset of all eight categories on this mac
 	$(VIPO) build --profile $(PROFILE) --run $(RUN)
 
 test: $(VENV)/.test $(VLLM)/.ready ## run every test
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 test-quick: $(VENV)/.test ## run the tests that are not marked slow, side by side
-	$(PY) -m pytest -m "not slow" -n auto --dist loadfile
+	$(PY) -m pytest -m "not slow" -n $(JOBS) --dist loadgroup
 
 bench: $(VENV)/.test ## measure the Ray runner against the local one, and whether a GPU would wait
 	$(PY) -m tests.bench.overhead
@@ -49,19 +53,39 @@ bench-batching: $(VENV)/.test ## measure how far a batch is from the same reques
 bench-gpu: $(VENV)/.test ## measure FLUX.1 and Wan2.1 of full size and random weights; needs a GPU
 	$(PY) -m tests.bench.gpu
 
+bench-pools: $(VENV)/.test ## grow every pool in full: distinct, near duplicates, balance, speed, memory
+	$(PY) -m tests.bench.pools
+
+bench-cleaning: $(VENV)/.test ## what cleaning of prompts catches of labelled ones, and its speed and memory
+	$(PY) -m tests.bench.cleaning --labelled
+	$(PY) -m tests.bench.cleaning
+
+bench-scale: $(VENV)/.test ## build up to 1,300,000 null pairs: driver's memory and work, kill and resume
+	$(PY) -m tests.bench.scale --out runs/scale
+
+bench-loader: $(VENV)/.test ## measure the trainer's loader against webdataset's on shards of RUN
+	$(PY) -m tests.bench.loader --run $(RUN)
+
+train-demo: $(VENV)/.test demo ## train a tiny model on the shards of make demo: SFT, then Poly-DPO, with curves
+	$(PY) -m tests.bench.train_demo
+
 chaos: $(VENV)/.test ## build under 200 kills and storage faults, on two Ray nodes; compare every byte
 	$(PY) -m tests.bench.chaos --seed $(SEED) --kills $(KILLS)
 
 bench-labels: $(VENV)/.test ## measure the precision of kept labels against the renderer's truth
 	$(PY) -m tests.bench.labels
 
-build-image-1m: RUN = runs/image-1m
-build-image-1m: $(VENV)/.demo ## build 1,000,000 image pairs on the cluster; RUN=folder or s3://...
-	$(VIPO) build --profile infra/profiles/cluster.toml --modality image --run $(RUN)
+build-image-1m: $(VENV)/.demo ## build 1,000,000 image pairs on the cluster of RAY_ADDRESS; RUN=s3://...
+	$(VIPO) submit --profile $(CLUSTER) --modality image --run $(RUN) $(SHARED)
 
-build-video-300k: RUN = runs/video-300k
-build-video-300k: $(VENV)/.demo ## build 300,000 video pairs on the cluster; RUN=folder or s3://...
-	$(VIPO) build --profile infra/profiles/cluster.toml --modality video --run $(RUN)
+build-video-300k: $(VENV)/.demo ## build 300,000 video pairs on the cluster of RAY_ADDRESS; RUN=s3://...
+	$(VIPO) submit --profile $(CLUSTER) --modality video --run $(RUN) $(SHARED)
+
+follow: $(VENV)/.demo ## follow the job that builds RUN
+	$(VIPO) job follow --run $(RUN)
+
+stop: $(VENV)/.demo ## stop the job that builds RUN; the same build goes on later
+	$(VIPO) job stop --run $(RUN)
 
 plan: $(VENV)/.demo ## say what a build would count, weigh and last; PROFILE=file
 	$(VIPO) plan --profile $(PROFILE) --run $(RUN)
@@ -101,7 +125,8 @@ help: ## list every target
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo test test-quick bench chaos bench-labels bench-judges bench-client bench-injection bench-batching bench-gpu
-.PHONY: build-image-1m build-video-300k plan status verify gc repair
+.PHONY: bench-pools bench-cleaning bench-scale bench-loader train-demo
+.PHONY: build-image-1m build-video-300k follow stop plan status verify gc repair
 .PHONY: report lint types lock clean help unsound
 
 $(VENV)/.demo: pyproject.toml infra/constraints.txt $(UNSOUND)
@@ -115,7 +140,7 @@ $(VENV)/.demo: pyproject.toml infra/constraints.txt $(UNSOUND)
 
 $(VENV)/.test: $(VENV)/.demo
 	@echo "Installing what the tests need into $(VENV)"
-	@$(INSTALL) --group test -e ".[embedded,ray,models,clients,safety,consensus]"
+	@$(INSTALL) --group test -e ".[embedded,ray,models,clients,safety,consensus,pools,train]"
 	@touch $@
 
 # vLLM fixes its own versions of torch and transformers: it has an environment of its own.

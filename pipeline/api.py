@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -33,14 +33,17 @@ from pipeline.judges.table import JUDGES
 from pipeline.records import Agreement, Calibration, Generation, Modality, Pair, Prompt, Record, Verdict
 from pipeline.report.data import ReportInput, ShardRow
 from pipeline.report.page import render
+from pipeline.rewriters.base import RewriterSpec
 from pipeline.runners import plan as planning
 from pipeline.runners import status as statuses
 from pipeline.runners.base import Workers
 from pipeline.runners.build import Build, Built
 from pipeline.runners.doctor import Finding, diagnose
+from pipeline.runners.events import LogKind
 from pipeline.runners.local import LocalWorkers
+from pipeline.runners.pilot import read_pilot
 from pipeline.runners.progress import Display
-from pipeline.stages import Resources, Stage, generator_specs, hosting, judge_spec, read_part
+from pipeline.stages import Stage, generator_specs, hosting, judge_spec, read_part, rewriter_spec
 from pipeline.stages.check import check, check_models, check_pools
 from pipeline.storage import Store, open_store
 
@@ -55,13 +58,15 @@ def load(
     folder: Path | None = None,
     modality: Modality | None = None,
     quota: int | None = None,
+    limit: int | None = None,
     runner: Runner | None = None,
     workers: int | None = None,
 ) -> Settings:
     """Read a profile (its name, or the path of a TOML file) and the categories to build.
 
     ``folder`` holds the category files, ``quota`` replaces the quota of every category, ``runner`` and
-    ``workers`` those of the profile. Raises ConfigError naming file, key and remedy.
+    ``workers`` those of the profile. ``limit`` makes it a pilot that judges about so many pairs in all.
+    Raises ConfigError naming file, key and remedy.
     """
     folder = folder or data_root() / "categories"
     path = Path(profile) if profile.endswith(".toml") else data_root() / f"infra/profiles/{profile}.toml"
@@ -80,7 +85,9 @@ def load(
     )
     if not settings.categories:
         raise ConfigError(f"{folder}: no {modality or ''} category among {', '.join(known) or 'no files'}")
-    return settings
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit = {limit} must be above 0")
+    return settings if limit is None else settings.limited(limit)
 
 
 def _pins(profile: Profile) -> tuple[Pin, ...]:
@@ -142,9 +149,10 @@ def pin(settings: Settings, told: Callable[[str], object] = id, repos: Sequence[
     ``told`` is called with a line for each repository.
     """
     check(settings)
-    specs: list[GeneratorSpec | JudgeSpec] = []
+    specs: list[GeneratorSpec | JudgeSpec | RewriterSpec] = []
     for cast in map(settings.cast, settings.categories):
         specs += [*generator_specs(settings, cast).values(), *(judge_spec(settings, j) for j in cast.judges)]
+        specs += [rewriter_spec(settings, cast.rewrite.rewriter)] if cast.rewrite else []
     repos = list(repos) or weights.repositories(spec.weights for spec in specs)
     root, pins = settings.profile.weights, []
     for repo, found in zip(repos, weights.pin(repos, root), strict=True):
@@ -163,11 +171,13 @@ def build(
     address: str | None = None,
     skip_failed: bool = False,
     console: Console | None = None,
+    log: LogKind = "human",
 ) -> Built:
     """Build, or go on building, the dataset of ``settings`` in the store ``run``.
 
     ``address`` is that of a Ray cluster (default: RAY_ADDRESS, else this machine). Raises ConfigError
-    before any work for settings or a machine that will not do.
+    before any work for settings or a machine that will not do. With ``log`` json the lines of the console
+    are events (``runners.events``).
     """
     address = address or os.environ.get("RAY_ADDRESS") or None
     _require_gpus(settings, address)
@@ -175,16 +185,27 @@ def build(
     check_pools(settings)
     check_models(settings)
     store = open_store(run)
-    factory = _factory(settings, store, address)
-    with Display(store, console) as display:
-        driver = Build(settings, store, factory=factory, display=display, skip_failed=skip_failed)
+    workers = _workers(settings, store, address)
+    with Display(store, console, log=log) as display:
+        driver = Build(settings, store, workers=workers, display=display, skip_failed=skip_failed)
         return driver.run()
 
 
-def plan(settings: Settings, run: str | None = None) -> planning.Plan:
-    """Say what a build will count, weigh and last; by the rates that ``run`` measured, if it has any."""
+def plan(
+    settings: Settings,
+    run: str | None = None,
+    *,
+    prices: Mapping[str, float] | None = None,
+    gpus: int | None = None,
+) -> planning.Plan:
+    """Say what a build will count, cost and last; by what ``run`` has measured, where it has.
+
+    ``prices`` are US dollars for an hour of a type of GPU ("H100", "GPU" for any) or of a "core", for a month
+    of a "TB", or for one item of a model; ``gpus`` share the work. Raises ConfigError.
+    """
     check(settings)
-    return planning.plan(settings, statuses.speeds(open_store(run)) if run else {})
+    pilot = read_pilot(open_store(run)) if run else None
+    return planning.plan(settings, pilot, prices=prices, gpus=gpus)
 
 
 def status(run: str) -> statuses.Status:
@@ -258,18 +279,14 @@ def _require_gpus(settings: Settings, address: str | None) -> None:
         )
 
 
-def _factory(settings: Settings, store: Store, address: str | None) -> Callable[[Resources], Workers]:
+def _workers(settings: Settings, store: Store, address: str | None) -> Workers:
     count = settings.profile.workers
     if settings.profile.runner == "local":
-        return lambda resources: LocalWorkers(store.uri, count or _fitting(resources))
+        return LocalWorkers(store.uri, count or os.cpu_count() or 1)
     from pipeline.runners import ray
 
     ray.connect(address)
-    return lambda resources: ray.RayWorkers(store.uri, count, resources)
-
-
-def _fitting(resources: Resources) -> int:
-    return max(1, int((os.cpu_count() or 1) / resources.cpus))
+    return ray.RayWorkers(store.uri, count)
 
 
 def _report_input(store: Store) -> ReportInput:
@@ -281,7 +298,7 @@ def _report_input(store: Store) -> ReportInput:
         return lambda: (row for key in keys for row in read_part(record, key, store))
 
     reached = {lane.category.name: lane.prompts.bucket_count for lane in every}
-    prompts = rows(Prompt, (lane.prompts for lane in every))
+    prompts = rows(Prompt, (lane.rendered for lane in every))
     return ReportInput(
         title=f"Preference pairs: {store.uri.rpartition('/')[2]}",
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -17,13 +17,13 @@ def content_id(kind: str, **parts: Part) -> str:
     ``kind`` separates records whose parts happen to be equal. Floats must be finite.
     Raises ValueError for NaN and infinities, TypeError for parts JSON cannot say.
     """
-    canonical = json.dumps(
-        _nfc({"kind": kind, **parts}),
-        sort_keys=True,
-        ensure_ascii=False,
-        allow_nan=False,
-        separators=(",", ":"),
-    )
+    given = {"kind": kind, **parts}
+    try:
+        canonical = _json(given)
+    except TypeError:  # not a dict or a list, but a mapping or a sequence
+        canonical = ""
+    if not canonical or not canonical.isascii():
+        canonical = _json(_nfc(given))
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
@@ -35,6 +35,11 @@ def seed_of(content: str) -> int:
 def unit_interval(content: str) -> float:
     """Return a number in [0, 1) drawn from a content id: a coin that every rerun tosses alike."""
     return int(content[16:29], 16) / 16**13
+
+
+def _json(value: Part) -> str:
+    """Return JSON of one spelling only."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def _nfc(value: Part) -> Part:

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar, Literal, Self, TypeVar, Union, cast
 
 import pyarrow as pa
@@ -127,6 +127,11 @@ class Prompt(Record):
 
     ``status`` is "failed" for a row of a user's pool that cannot be used: ``reason`` says why and
     ``line`` where it stands in the source (1-based; 0 for grown prompts).
+
+    ``difficulty`` counts the things of ``checks`` that a picture must get right: one for each object
+    group, for its colour if given, for its number if above one, for each relation, each motion's
+    direction, each camera that is not static, each word of the text, and each attribute that is
+    placement, lettering, hair, skin, expression, eyewear or headwear (but "none"). 0: nothing known.
     """
 
     id: str
@@ -143,6 +148,10 @@ class Prompt(Record):
     status: Status = "ok"
     reason: str | None = None
     line: int = 0
+    difficulty: int = 0
+    original: str | None = None  # its text before a rewriter said it anew
+    unrewritten: str | None = None  # why none did, "lost: ..." and the like; None also if no stage was to
+    rewriting_id: str | None = None  # of all that the rewriter was asked, whatever came of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,22 +325,12 @@ def stricter(*profiles: LicenceProfile) -> LicenceProfile:
 
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
+_SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
 def _once(function: F) -> F:
     """``functools.cache`` for classes, which its own type hints do not count as hashable."""
     return cast("F", cache(function))
-
-
-def _plain(value: Any) -> Any:
-    """Turn nested dataclasses into what pyarrow takes: dicts, lists and scalars."""
-    if dataclasses.is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, StrEnum):
-        return str(value)
-    return value
 
 
 @_once
@@ -340,22 +339,35 @@ def _hints(cls: Any) -> dict[str, Any]:
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
+def _plain(value: Any) -> Any:
+    """Turn nested dataclasses into what pyarrow takes: dicts, lists and scalars."""
+    if type(value) in _SCALARS:
+        return value
+    if dataclasses.is_dataclass(value):
+        return {name: _plain(getattr(value, name)) for name in _hints(type(value))}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, StrEnum) else value
+
+
 def _record(cls: type[R], row: Mapping[str, Any]) -> R:
-    return cls(**{name: _typed(hint, row[name]) for name, hint in _hints(cls).items() if name in row})
+    values = ((name, read, row[name]) for name, read in _readers(cls).items() if name in row)
+    return cls(**{name: v if read is None or v is None else read(v) for name, read, v in values})
 
 
-def _typed(hint: Any, value: Any) -> Any:
-    """Rebuild the nested dataclasses, tuples and enums that a stored row has lost."""
-    if value is None:
-        return None
-    hint = _required(hint)
+@_once
+def _readers(cls: Any) -> dict[str, Callable[[Any], Any] | None]:
+    return {name: _reader(_required(hint)) for name, hint in _hints(cls).items()}
+
+
+def _reader(hint: Any) -> Callable[[Any], Any] | None:
+    """Return what rebuilds the dataclasses, tuples and enums that a stored row has lost, if any."""
     if dataclasses.is_dataclass(hint):
-        return _record(cast("Any", hint), value)
+        return partial(_record, cast("Any", hint))
     if typing.get_origin(hint) is tuple:
-        return tuple(_typed(typing.get_args(hint)[0], item) for item in value)
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
-        return hint(value)
-    return value
+        each = _reader(typing.get_args(hint)[0])
+        return tuple if each is None else lambda items: tuple(map(each, items))
+    return hint if isinstance(hint, type) and issubclass(hint, StrEnum) else None
 
 
 def _required(hint: Any) -> Any:

@@ -19,6 +19,13 @@ settings.register_profile("vipo", deadline=None)
 settings.load_profile("vipo")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests on one worker, for they share what is dear: servers, built runs, tiny weights."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+
+
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Return a project of one image category that builds in seconds."""

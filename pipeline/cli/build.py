@@ -24,13 +24,16 @@ def add(commands: Commands) -> None:
     add_run(command)
     command.add_argument("--address", help="Ray cluster, such as ray://head:10001 (default: RAY_ADDRESS)")
     command.add_argument("--skip-failed", action="store_true", help="ship without units that failed")
+    command.add_argument("--log", choices=("human", "json"), default="human", help="JSON: a line an event")
     command.set_defaults(command=_build)
 
 
 def _build(given: argparse.Namespace) -> None:
     from pipeline import api
 
-    built = api.build(settings(given), given.run, address=given.address, skip_failed=given.skip_failed)
+    built = api.build(
+        settings(given), given.run, address=given.address, skip_failed=given.skip_failed, log=given.log
+    )
     page = api.report(given.run)
     rows = [
         (item.name, item.quota, built.kept[item.name], item.pairs, size(_bytes(built, item.name)))

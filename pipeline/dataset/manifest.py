@@ -11,8 +11,8 @@ from importlib import metadata
 
 from pipeline.config import Settings
 from pipeline.errors import CorruptError, StorageError
-from pipeline.records import LicenceProfile, ShardEntry
-from pipeline.stages import Lanes, ShardUnit, read_part, tar_key
+from pipeline.records import LicenceProfile
+from pipeline.stages import Lanes, ShardUnit, read_columns, tar_key
 from pipeline.stages.base import read_metadata
 from pipeline.storage import Store
 
@@ -69,12 +69,14 @@ def write_manifest(settings: Settings, lanes: Sequence[Lanes], store: Store) -> 
     shards: list[Shard] = []
     contents: list[Contents] = []
     for lane in lanes:
-        entries: list[ShardEntry] = []
+        wins: Counter[str] = Counter()
+        losses: Counter[str] = Counter()
         for unit in lane.shard.units(store):
-            rows = list(read_part(ShardEntry, unit.key, store))
-            shards.append(describe(unit, len(rows), store))
-            entries.extend(rows)
-        contents.append(_contents(settings, lane, entries))
+            rows = read_columns(["winner_generator", "loser_generator"], unit.key, store)
+            shards.append(describe(unit, rows.num_rows, store))
+            wins.update(rows["winner_generator"].to_pylist())
+            losses.update(rows["loser_generator"].to_pylist())
+        contents.append(_contents(settings, lane, wins, losses))
     versions = {name: metadata.version(name) for name in PACKAGES}
     manifest = Manifest(format=1, categories=tuple(contents), shards=tuple(shards), versions=versions)
     store.replace(KEY, (json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n").encode())
@@ -120,14 +122,12 @@ def describe(unit: ShardUnit, pairs: int, store: Store) -> Shard:
     )
 
 
-def _contents(settings: Settings, lane: Lanes, entries: Sequence[ShardEntry]) -> Contents:
-    wins = Counter(entry.winner_generator for entry in entries)
-    losses = Counter(entry.loser_generator for entry in entries)
+def _contents(settings: Settings, lane: Lanes, wins: Counter[str], losses: Counter[str]) -> Contents:
     names = sorted(wins.keys() | losses.keys())
     return Contents(
         name=lane.category.name,
         modality=lane.category.modality,
-        pairs=len(entries),
+        pairs=wins.total(),
         quota=settings.quota(lane.category),
         generators=tuple(Standing(generator=n, wins=wins[n], losses=losses[n]) for n in names),
     )

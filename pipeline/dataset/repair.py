@@ -51,6 +51,7 @@ from pipeline.storage import Store
 
 RECORDS: dict[str, type[Record]] = {
     "prompts": Prompt,
+    "rewrite": Prompt,
     "generate": Generation,
     "pair": Pair,
     "gold": Verdict,
@@ -100,7 +101,7 @@ class _Work:
         self.done = Repaired()
 
     def mend_parts(self, lane: Lanes) -> None:
-        """Remove corrupt parts, and what was made from generation and verdict parts that are not there."""
+        """Remove corrupt parts, and what was made from parts of models' work that are not there."""
         if self._prompts_damage(lane) and not _pool_is_there(lane):
             self._stuck.add(lane.category.name)
             self._told(f"stuck: {lane.category.name}: prompts are damaged and their pool is not there")
@@ -110,7 +111,7 @@ class _Work:
                 why = self._damage(unit)
                 if why:
                     self._remove(unit.key, why)
-            if stage in (*lane.generate, *lane.gold, *lane.judge):
+            if stage in (lane.rewrite, *lane.generate, *lane.gold, *lane.judge):
                 for bucket in sorted(self._lacking(stage, lane)):
                     self._remove_made_from(stage, bucket, lane)
 
@@ -190,7 +191,7 @@ class _Work:
         return bool(self._lacking(lane.prompts, lane)) or any(self._damage(unit) for unit in made)
 
     def _remove_made_from(self, stage: Stage, bucket: int, lane: Lanes) -> None:
-        """Remove what was made from a generation or verdict part: made again, that may be another."""
+        """Remove what was made from a part of a model's work: made again, that may be another."""
         keys = [later.unit(bucket).key for later in _made_from(stage, lane)]
         calibrate = lane.calibrate
         if calibrate and stage not in lane.judge and bucket in calibrate.buckets(calibrate.unit(0)):
@@ -350,7 +351,9 @@ def _stages(lane: Lanes) -> tuple[Stage, ...]:
 
 
 def _made_from(stage: Stage, lane: Lanes) -> tuple[Stage, ...]:
-    """Return the stages whose parts are made from those of a generate, gold or judge stage, last first."""
+    """Return the stages whose parts are made from those of a model's stage, last first."""
+    if stage is lane.rewrite:
+        return (lane.agree, *reversed(lane.judge), *lane.gold, lane.pair, *reversed(lane.generate))
     if stage in lane.judge:
         waiting = [other for other in lane.judge if other.wave > stage.wave]
         return (lane.agree, *reversed(waiting))

@@ -5,7 +5,8 @@ putting, pairing, judging, sharding) does its real work. Its media mean nothing 
 do not name it in a category that is to ship.
 
 Options: ``seconds`` an item takes, asleep, as if a GPU computed; ``noise`` 1 gives media that weigh and
-encode as photographs do (450 KB as JPEG at 1024 px), 0 a plain ramp of one colour (50 KB).
+encode as photographs do (450 KB as JPEG at 1024 px), 0 a plain ramp of one colour (50 KB); ``pictures``, if
+given, is how many different ones there are, so that a store holds few of them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
+from pipeline.config import Size
 from pipeline.errors import ItemError
 from pipeline.generators.base import GeneratorSpec, Rendered, Request, each
 from pipeline.media.frames import Frames
@@ -31,6 +33,7 @@ class NullGenerator:
     def __init__(self, spec: GeneratorSpec) -> None:
         self._seconds = float(spec.options["seconds"])
         self._draw = _noise if spec.options["noise"] else _ramp
+        self._pictures = int(spec.options.get("pictures", 0))
 
     def open(self, store: Store) -> None:
         """Nothing to load."""
@@ -44,23 +47,25 @@ class NullGenerator:
 
     def _render(self, request: Request) -> Rendered:
         done = time.perf_counter() + self._seconds
-        frames = self._draw(request)
-        time.sleep(max(0.0, done - time.perf_counter()))
+        seed = request.seed % self._pictures if self._pictures else request.seed
+        frames = self._draw(request.size, seed)
+        if self._seconds:
+            time.sleep(max(0.0, done - time.perf_counter()))
         return Rendered(frames=frames)
 
 
-def _ramp(request: Request) -> Frames:
+def _ramp(size: Size, seed: int) -> Frames:
     """A ramp of 64 levels above a colour that the seed draws; in a video it moves."""
-    size, rng = request.size, np.random.Generator(np.random.PCG64(request.seed))
+    rng = np.random.Generator(np.random.PCG64(seed))
     colour = rng.integers(0, 192, 3, np.uint8)
     place = np.linspace(0, 1, size.width)[None] + np.linspace(0, 1, size.frames, endpoint=False)[:, None]
     levels = (place % 1 * 63).astype(np.uint8)[:, None, :, None] + colour
     return np.repeat(levels, size.height, axis=1)
 
 
-def _noise(request: Request) -> Frames:
+def _noise(size: Size, seed: int) -> Frames:
     """A window of one sheet for each frame, at a place and in a light that the seed draws."""
-    size, rng = request.size, np.random.Generator(np.random.PCG64(request.seed))
+    rng = np.random.Generator(np.random.PCG64(seed))
     sheet, light = _sheet(size.width + _ROOM, size.height + _ROOM), rng.integers(0, 32, 3, np.uint8)
     frames = np.empty((size.frames, size.height, size.width, 3), np.uint8)
     for frame, (y, x) in zip(frames, rng.integers(0, _ROOM, (size.frames, 2)), strict=True):

@@ -74,6 +74,26 @@ class Hosting:
     vllm: str | None = None
 
 
+class Model(Protocol):
+    """A row of a table whose model vLLM serves, that of a judge or another."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the table."""
+
+    @property
+    def weights(self) -> Weights | None:
+        """What it loads."""
+
+    @property
+    def gpus(self) -> float:
+        """How many GPUs it takes."""
+
+    @property
+    def server(self) -> tuple[str, ...]:
+        """Arguments of vLLM."""
+
+
 class Judge(Protocol):
     """Answers questions. Raises WorkerError when it is unfit (its server is gone)."""
 

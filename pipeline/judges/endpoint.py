@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from threading import Thread
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -17,25 +15,21 @@ from pipeline import media
 from pipeline.errors import ItemError, MediaError, WorkerError
 from pipeline.judges import asking
 from pipeline.judges.asking import Asking, Side
-from pipeline.judges.base import Answer, JudgeSpec, Media, Question
+from pipeline.judges.base import Answer, JudgeSpec, Media, Model, Question
 from pipeline.judges.checklist import yes_no
+from pipeline.judges.client import Client
 from pipeline.judges.shown import show
 from pipeline.judges.sites import Limits
-from pipeline.judges.transport import Transport
 from pipeline.records import Checks
 
 REMEMBERED = 64
 """Media kept as they are sent, and scores of them: one meets every rival of its prompt in both orders."""
 
-DECODERS = 2
-"""Videos decoded at a time: each fills memory with all its frames."""
-
-UNOPENED = "judge was asked before open(): call open() once in the worker"
 T = TypeVar("T")
 
 
-def served_name(spec: JudgeSpec) -> str:
-    """Return the name under which a server must serve the judge's model."""
+def served_name(spec: Model) -> str:
+    """Return the name under which a server must serve a model."""
     return spec.weights.repo if spec.weights else spec.name
 
 
@@ -44,10 +38,7 @@ class EndpointJudge:
 
     def __init__(self, spec: JudgeSpec, urls: tuple[str, ...], limits: Limits | None = None) -> None:
         self._asking, self._model = Asking.of(spec), served_name(spec)
-        self._urls, self._limits = urls, limits or Limits()
-        self._window = 4 * self._limits.in_flight * len(urls)  # one that waits must not make all wait
-        self._loop = _Loop()
-        self._transport: Transport | None = None
+        self._urls, self._client = urls, Client(self._model, urls, limits)
         self._sides: _Once[Side] = _Once()
         self._scores: _Once[list[float]] = _Once()
 
@@ -56,13 +47,7 @@ class EndpointJudge:
 
         Raises WorkerError if there is none or a wrong one, ConfigError for what is no url or no key.
         """
-        self._loop.start()
-        try:
-            self._transport = Transport(self._urls, self._limits)
-            self._loop.submit(self._transport.open(self._model)).result()
-        except BaseException:
-            self.close()
-            raise
+        self._client.open()
 
     def ask(self, questions: Iterable[Question]) -> Iterator[Answer]:
         """Yield one answer per question, in order, while later ones are being asked already.
@@ -70,22 +55,11 @@ class EndpointJudge:
         What is refused or fails every time is invalid with the reason, if a plain question is answered then.
         Raises WorkerError if it is not, or when no server answers anything any more.
         """
-        pending: deque[Future[Answer]] = deque()
-        try:
-            for question in questions:
-                pending.append(self._loop.submit(self._answer(question)))
-                while len(pending) >= self._window or (pending and pending[0].done()):
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+        return self._client.ordered(self._answer(question) for question in questions)
 
     def close(self) -> None:
         """Drop what is in flight and close the connections."""
-        self._loop.stop(self._transport.close() if self._transport else None)
-        self._transport = None
+        self._client.close()
 
     async def _answer(self, question: Question) -> Answer:
         try:
@@ -137,11 +111,9 @@ class EndpointJudge:
         return [first, *await asyncio.gather(*map(p_yes, asked[1:]))]
 
     async def _post(self, request: dict[str, Any], near: str, *sides: Side) -> Any:
-        if self._transport is None:
-            raise WorkerError(UNOPENED)
         request = {"model": self._model, **request}
         media = frozenset(shown.sha256 for side in sides for shown in side.shown)
-        return await self._transport.post(lambda named: asking.encoded(request, named), media, near)
+        return await self._client.post(lambda named: asking.encoded(request, named), media, near)
 
     async def _vouch(self, refused: Question, cause: ItemError) -> None:
         """Ask about plain grey media of the same size: if that fails too, it is the server's fault."""
@@ -172,46 +144,6 @@ class _Once(Generic[T]):
         while len(self._tasks) > REMEMBERED:
             self._tasks.popitem(last=False)
         return task
-
-
-class _Loop:
-    """An event loop in a thread of its own."""
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: Thread | None = None
-
-    def start(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_default_executor(ThreadPoolExecutor(DECODERS))
-        self._thread = Thread(target=self._loop.run_forever, name="judge", daemon=True)
-        self._thread.start()
-
-    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        if self._loop is None:
-            work.close()
-            raise WorkerError(UNOPENED)
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    def stop(self, last: Coroutine[Any, Any, None] | None) -> None:
-        """Cancel every task, run ``last``, and end the thread."""
-        if self._loop is None or self._thread is None:
-            return
-        self.submit(_ended(last)).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-        self._loop = self._thread = None
-
-
-async def _ended(last: Coroutine[Any, Any, None] | None) -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    if last is not None:
-        await last
-    await asyncio.get_running_loop().shutdown_default_executor()
 
 
 def _grey(medium: Media) -> Media:

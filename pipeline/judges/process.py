@@ -56,8 +56,10 @@ class Server:
     A thread does all of this, so whoever asks the server only has to try again for a while.
     """
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        self._name, self._environment = name, environment
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], *, kind: str = "judge"
+    ) -> None:
+        self._name, self._environment = f"{kind} {name}", environment
         self._held = _held_port()
         self.port = int(self._held.getsockname()[1])
         self._command = [*command, "--host", HOST, "--port", str(self.port)]
@@ -78,7 +80,7 @@ class Server:
     def check(self) -> None:
         """Raise WorkerError if it has been given up."""
         if self._gone:
-            raise WorkerError(f"judge {self._name}: its server {self._gone}: see {self.log}")
+            raise WorkerError(f"{self._name}: its server {self._gone}: see {self.log}")
 
     def stop(self) -> None:
         """End all its processes. Its log stays where an error names it."""
@@ -95,7 +97,7 @@ class Server:
             cause = self._run()
             if self._stopping.is_set():
                 break
-            log.warning("judge %s: its server %s", self._name, cause)
+            log.warning("%s: its server %s", self._name, cause)
             if self._in_vain >= (RESTARTS if self._served else 1):
                 self._gone = cause
         self._settled.set()
@@ -126,7 +128,7 @@ class Server:
                 return False
             if now - said > SAY:
                 said = now
-                log.info("judge %s: starting for %.0f s: %s", self._name, now - began, _last(self.log))
+                log.info("%s: starting for %.0f s: %s", self._name, now - began, _last(self.log))
         return True
 
 

@@ -1,4 +1,4 @@
-"""A judge with a vLLM server of its own: one worker, one server, on the GPUs that the worker was given.
+"""A model with a vLLM server of its own: one worker, one server, on the GPUs that the worker was given.
 
 A pool of workers is the pool of servers, and each asks the nearest, its own. ``ray.serve.llm`` was measured
 against it (tiny model, two cores): it starts in 134 s, this in 27 s; both answer 21 requests a second; and it
@@ -20,7 +20,7 @@ import numpy as np
 from pipeline import media
 from pipeline.config import Rubric
 from pipeline.errors import ConfigError, WorkerError
-from pipeline.judges.base import Answer, JudgeSpec, Media, Question
+from pipeline.judges.base import Answer, JudgeSpec, Media, Model, Question
 from pipeline.judges.endpoint import EndpointJudge, served_name
 from pipeline.judges.process import HOST, RESTARTS, Server
 from pipeline.judges.sites import Limits
@@ -46,25 +46,52 @@ STRUCTURED = {"backend": "guidance", "disable_any_whitespace": True}
 """The other backend lets some answers through that break the constraint."""
 
 
+class OwnServer:
+    """A server of ``model`` that its worker starts and ends; ``python`` has vllm (None: the worker's own)."""
+
+    def __init__(self, model: Model, python: str | None, *, kind: str = "judge") -> None:
+        self._model, self._python, self._kind = model, python or sys.executable, kind
+        self._server: Server | None = None
+
+    def open(self) -> tuple[str, Limits]:
+        """Start it; return its url and how to ask it. Raises ConfigError, WorkerError, or as ``locate``."""
+        name, weights = self._model.name, self._model.weights
+        if weights is None:
+            raise ConfigError(f"{self._kind} {name}: no weights to serve: name them in its row")
+        python = fit(self._python, name, kind=self._kind)
+        command = serving(self._model, python, locate(weights).absolute())
+        self._server = Server(name, command, environment(python), kind=self._kind)
+        try:
+            patience = PAUSE + (1 + RESTARTS) * self._server.start()
+        except BaseException:
+            self.close()
+            raise
+        return f"http://{HOST}:{self._server.port}/v1", Limits(patience=patience, longest=LONGEST)
+
+    def check(self) -> None:
+        """Raise WorkerError if it has been given up."""
+        if self._server:
+            self._server.check()
+
+    def close(self) -> None:
+        """End it and all its processes, within seconds."""
+        if self._server:
+            self._server.stop()
+        self._server = None
+
+
 class ServedJudge:
     """Asks a server of ``spec.weights`` that it starts; ``python`` has vllm (None: the worker's own)."""
 
     def __init__(self, spec: JudgeSpec, python: str | None) -> None:
-        self._spec, self._python = spec, python or sys.executable
-        self._server: Server | None = None
+        self._spec, self._server = spec, OwnServer(spec, python)
         self._endpoint: EndpointJudge | None = None
 
     def open(self) -> None:
         """Start the server and ask a first question. Raises ConfigError, WorkerError, or as ``locate``."""
-        if self._spec.weights is None:
-            raise ConfigError(f"judge {self._spec.name}: no weights to serve: name them in its row")
-        python = fit(self._python, self._spec.name)
-        command = serving(self._spec, python, locate(self._spec.weights).absolute())
-        self._server = server = Server(self._spec.name, command, environment(python))
         try:
-            patience = PAUSE + (1 + RESTARTS) * server.start()
-            url = f"http://{HOST}:{server.port}/v1"
-            self._endpoint = EndpointJudge(self._spec, (url,), Limits(patience=patience, longest=LONGEST))
+            url, limits = self._server.open()
+            self._endpoint = EndpointJudge(self._spec, (url,), limits)
             self._endpoint.open()
             list(self._endpoint.ask([_first_question(self._spec.modalities[0])]))
         except BaseException:
@@ -73,7 +100,7 @@ class ServedJudge:
 
     def ask(self, questions: Iterable[Question]) -> Iterator[Answer]:
         """Yield the answers in order. Raises WorkerError when the server could not be kept alive."""
-        if self._server is None or self._endpoint is None:
+        if self._endpoint is None:
             raise WorkerError(f"judge {self._spec.name}: not open: call open() before ask()")
         try:
             yield from self._endpoint.ask(questions)
@@ -85,26 +112,25 @@ class ServedJudge:
         """End the server and all its processes, within seconds."""
         if self._endpoint:
             self._endpoint.close()
-        if self._server:
-            self._server.stop()
-        self._server = self._endpoint = None
+        self._server.close()
+        self._endpoint = None
 
 
-def fit(python: str, name: str) -> str:
+def fit(python: str, name: str, *, kind: str = "judge") -> str:
     """Return the path of ``python`` if it has vllm. Raises WorkerError with the remedy."""
     found = shutil.which(python)
     remedy = (
         "let the profile's vllm name a Python that has it (without GPUs: infra/vllm-cpu/install makes one)"
     )
     if found is None:
-        raise WorkerError(f"judge {name}: no Python at {python}: {remedy}")
+        raise WorkerError(f"{kind} {name}: no Python at {python}: {remedy}")
     look = "import sys, importlib.util as u; sys.exit(u.find_spec('vllm') is None)"
     if subprocess.run([found, "-I", "-c", look], capture_output=True).returncode:  # noqa: S603
-        raise WorkerError(f"judge {name}: {python} has no vllm: {remedy}")
+        raise WorkerError(f"{kind} {name}: {python} has no vllm: {remedy}")
     return str(Path(found).absolute())
 
 
-def serving(spec: JudgeSpec, python: str, folder: Path) -> list[str]:
+def serving(spec: Model, python: str, folder: Path) -> list[str]:
     """Return the command that serves ``spec`` from ``folder``; its address is still to be added."""
     return [
         *(python, "-m", "vllm.entrypoints.cli.main", "serve", str(folder), *spec.server),

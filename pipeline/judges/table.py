@@ -86,6 +86,14 @@ def _scorer(
     )
 
 
+def _null(name: str, seconds: float) -> JudgeSpec:
+    """Takes ``seconds`` and looks at nothing: for load tests."""
+    options: dict[str, float | str] = {"agree": 0.7, "seconds": seconds}
+    return JudgeSpec(
+        name=name, family="null", modalities=("image", "video"), seconds=seconds, options=options
+    )
+
+
 _QWEN, _GLM, _INTERN = "Qwen/Qwen3-VL", "zai-org/GLM", "OpenGVLab/InternVL3_5"
 
 _MODELS = (
@@ -183,6 +191,7 @@ _ROWS = (
     _measured("video-pixels", "video", "video_quality:pixels", margin=0.25, scale=0.15),
     _measured("video-spectrum", "video", "video_quality:spectrum", margin=0.25, scale=0.15),
     _measured("video-patches", "video", "video_quality:patches", margin=0.25, scale=0.15),
+    _null("null/quick", 0.0),
     # reward models, for `vipo audit conflict`; licences as far as they are stated
     _scorer(
         *("PickScore", "clip", "yuvalkirstain/PickScore_v1"),
@@ -230,6 +239,10 @@ def make_judge(spec: JudgeSpec, hosting: Hosting) -> Judge:
             from pipeline.judges.server import ServedJudge
 
             return ServedJudge(spec, hosting.vllm)
+        case "null":
+            from pipeline.judges.null import NullJudge
+
+            return NullJudge(spec)
         case "scorer":
             from pipeline.judges.scorer import ScorerJudge
 

@@ -1,4 +1,4 @@
-"""What a prompt asks for, drawn at random within what its template can say."""
+"""What a prompt asks for, drawn at random within what its turn and its template say."""
 
 from __future__ import annotations
 
@@ -7,44 +7,94 @@ from typing import Literal, TypeAlias, get_args
 
 from pipeline.media.symbols import COLOURS, OBJECTS
 from pipeline.pools.draw import Draw
-from pipeline.pools.grammar import Grammar, Template, words
+from pipeline.pools.grammar import SCORED, WORN, Grammar, Template
 from pipeline.pools.literal import draw_literal
+from pipeline.pools.turns import AHEAD, Extra, Turn, Wording
 from pipeline.records import Attribute, Checks, MotionCheck, ObjectCheck, RelationCheck
 
 Relation: TypeAlias = Literal["left of", "right of", "above", "below"]
 Direction: TypeAlias = Literal["left", "right", "up", "down", "still"]
 Camera: TypeAlias = Literal["static", "pan left", "pan right", "zoom in", "zoom out"]
+Extras: TypeAlias = frozenset[Extra]
 
 SIDEWAYS: tuple[Relation, ...] = ("left of", "right of")
 UPRIGHT: tuple[Relation, ...] = ("above", "below")
-_CAMERAS: tuple[Camera, ...] = get_args(Camera)
-_WORN = {"wearing", "and_wears"}
-_PLURAL_ATTRIBUTES = {"eyewear", "headwear"}
+_MOVES: tuple[Camera, ...] = get_args(Camera)[1:]
+_OBJECTS = tuple(OBJECTS)
+_COLOURS = tuple(COLOURS)
 
 
-def draw_checks(grammar: Grammar, template: Template, subject: str, style: str, draw: Draw) -> Checks:
-    """Return content of ``subject`` and ``style`` that ``template`` can say in full."""
+def draw_checks(rules: Grammar, turn: Turn, wording: Wording, draw: Draw, *key: str | int) -> Checks:
+    """Return what ``wording`` says in full, as difficult as ``turn`` wants; ``key`` is that of the pool."""
+    template = wording.template
+    chosen = _extras(wording, turn.entry.level, draw)
+    symbols = _symbols(turn, draw, *key)
+    names = [_OBJECTS[symbols[name]] for name in ("object_1", "object_2") if name in symbols]
+    subject = rules.subjects[turn.subject]
+    setting = _setting(rules, [subject, *names], draw)
+    named = {**symbols, "subject": turn.subject, "style": turn.style}
+    symbols[turn.entry.shape.check] = turn.entry.shape.checked(named, turn.shift)
     relations = _relations(template, draw)
     return Checks(
-        objects=_objects(grammar, template, subject, draw),
+        objects=_objects(rules, template, [subject, *names], chosen, draw),
         relations=relations,
-        motions=_motions(grammar, template, relations, draw),
-        attributes=_attributes(grammar, template, subject, style, draw),
-        text=draw_literal(draw) if "text" in template.names else None,
+        motions=_motions(rules, template, relations, chosen, draw),
+        attributes=_attributes(rules, template, turn, setting, symbols, chosen, draw),
+        text=_text(template, chosen, draw),
     )
 
 
-def _objects(grammar: Grammar, template: Template, subject: str, draw: Draw) -> tuple[ObjectCheck, ...]:
+def difficulty(checks: Checks) -> int:
+    """Return how many things a picture must get right; ``Prompt`` says which."""
+    points = len(checks.relations) + len((checks.text or "").split())
+    for group in checks.objects:
+        points += 1 + (group.colour is not None) + (group.count > 1)
+    for motion in checks.motions:
+        points += 1 + (motion.camera != "static")
+    return points + sum(each.name in SCORED and each.value != "none" for each in checks.attributes)
+
+
+def _extras(wording: Wording, level: int, draw: Draw) -> Extras:
+    """Return as many of what may be asked for as make the prompt as difficult as wanted."""
+    options = list(wording.extras)
+    return frozenset(options.pop(draw.below(len(options))) for _ in range(level - wording.least))
+
+
+def _symbols(turn: Turn, draw: Draw, *key: str | int) -> dict[str, int]:
+    """Return which option each thing is that the shape names, but its check.
+
+    The key goes on by one with each prompt of equal subject, style and shape, so none comes again.
+    """
+    shape = turn.entry.shape
+    first = Draw(*key, shape.key, turn.subject, turn.style, bits=64).below(shape.keys)
+    found = {shape.key: (first + turn.entry.rank) % shape.keys}
+    found |= {name: draw.below(size) for name, size in shape.others}
+    steps = list(range(1, AHEAD + 1))
+    ahead = sorted(steps.pop(found[name]) for name in sorted(found) if name in ("object_1", "object_2"))
+    for place, step in enumerate(ahead, start=1):
+        found[f"object_{place}"] = (turn.subject + step) % len(_OBJECTS)
+    return found
+
+
+def _setting(rules: Grammar, subjects: Iterable[str], draw: Draw) -> str:
+    """Return the setting that one of the subjects needs, or either."""
+    needed = [rules.settings[subject] for subject in subjects if subject in rules.settings]
+    return needed[0] if needed else draw.pick(("indoors", "outdoors"))
+
+
+def _objects(
+    rules: Grammar, template: Template, names: list[str], chosen: Extras, draw: Draw
+) -> tuple[ObjectCheck, ...]:
     groups: list[ObjectCheck] = []
-    spare = grammar.total - template.groups
-    for _ in range(template.groups):
-        name = draw.pick(others(OBJECTS, *(group.name for group in groups)))
-        count = 1 + draw.below(min(grammar.counts - 1, spare) + 1)
-        spare -= count - 1
-        colour = None
-        if draw.chance(grammar.colour):
-            colour = draw.pick(others(COLOURS, *(group.colour for group in groups)))
-        groups.append(ObjectCheck(name=name if groups else subject, count=count, colour=colour))
+    spare = rules.total - template.groups - sum(extra == "count" for extra, _ in chosen)
+    for place, name in enumerate(names[: template.groups]):
+        count, colour = 1, None
+        if ("count", place) in chosen:
+            count = 2 + draw.below(min(rules.counts - 2, spare) + 1)
+            spare -= count - 2
+        if rules.coloured or ("colour", place) in chosen:
+            colour = draw.pick(others(_COLOURS, *(group.colour for group in groups)))
+        groups.append(ObjectCheck(name=name, count=count, colour=colour))
     return tuple(groups)
 
 
@@ -73,34 +123,44 @@ def directions(relations: tuple[RelationCheck, ...]) -> tuple[Direction, ...]:
 
 
 def _motions(
-    grammar: Grammar, template: Template, relations: tuple[RelationCheck, ...], draw: Draw
+    rules: Grammar, template: Template, relations: tuple[RelationCheck, ...], chosen: Extras, draw: Draw
 ) -> tuple[MotionCheck, ...]:
     """A still object needs a moving camera, else nothing would move; a camera not named is static."""
     if not template.moves:
         return ()
-    camera = draw.pick(_CAMERAS) if "camera" in template.names else "static"
+    camera: Camera = draw.pick(_MOVES) if ("camera", 0) in chosen else "static"
     direction = draw.pick(directions(relations))
-    if camera != "static" and draw.chance(grammar.still):
+    if camera != "static" and draw.chance(rules.still):
         direction = "still"
     return (MotionCheck(object=0, direction=direction, camera=camera),)
 
 
 def _attributes(
-    grammar: Grammar, template: Template, subject: str, style: str, draw: Draw
+    rules: Grammar,
+    template: Template,
+    turn: Turn,
+    setting: str,
+    symbols: dict[str, int],
+    chosen: Extras,
+    draw: Draw,
 ) -> tuple[Attribute, ...]:
     """Only what the sentence says; places and lights of one setting."""
-    setting = draw.pick(("indoors", "outdoors"))
-    given = {"style": style, grammar.subject: subject}
-    names = template.names | (_PLURAL_ATTRIBUTES if template.names & _WORN else frozenset())
-    return tuple(
-        Attribute(name=name, value=given.get(name) or draw.pick(_options(vocabulary, setting)))
-        for name, vocabulary in (("style", "styles"), *grammar.attributes.items())
-        if name in names
-    )
+    found = [Attribute(name="style", value=rules.styles[turn.style])]
+    for name, lists in rules.attributes.items():
+        if name not in template.attributes:
+            continue
+        options = lists.get(setting) or lists[""]
+        if name == rules.subject:
+            value = rules.subjects[turn.subject]
+        elif name in WORN:
+            value = options[0] if (name, 0) in chosen else "none"
+        else:
+            value = options[symbols[name]] if name in symbols else draw.pick(options)
+        found.append(Attribute(name=name, value=value))
+    return tuple(found)
 
 
-def _options(vocabulary: str, setting: str) -> list[str]:
-    found = words(vocabulary)
-    if isinstance(found, dict):
-        return [*found.get("any", ()), *found.get(setting, ())]
-    return list(found)
+def _text(template: Template, chosen: Extras, draw: Draw) -> str | None:
+    if "text" not in template.names:
+        return None
+    return draw_literal(draw, 1 + sum(extra == "word" for extra, _ in chosen))

@@ -39,7 +39,8 @@ class Draw:
 
 
 @lru_cache(maxsize=64)
-def _order(size: int, *key: str | int) -> tuple[int, ...]:
+def shuffled(size: int, *key: str | int) -> tuple[int, ...]:
+    """Return the numbers below ``size`` in an order of their own for each key."""
     draw = Draw(*key, bits=64 + 16 * size)
     order = list(range(size))
     for last in range(size - 1, 0, -1):
@@ -54,4 +55,4 @@ def in_turn(options: Sequence[T], index: int, *key: str | int) -> T:
     Blocks are shuffled one by one, so two lists of options are not locked to each other.
     """
     block, place = divmod(index, len(options))
-    return options[_order(len(options), *key, block)[place]]
+    return options[shuffled(len(options), *key, block)[place]]

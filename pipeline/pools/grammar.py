@@ -19,6 +19,14 @@ LICENCE = "CC0-1.0"
 
 HEADINGS = ("toward", "across", "edge")
 GROUP_SLOTS = ("group", "counted", "the", "pronoun", "agree")
+WORN = ("eyewear", "headwear")
+SCORED = ("lettering", "placement", "hair", "skin", "expression", *WORN)
+"""Attributes that a picture gets right or wrong; the others are a matter of taste."""
+
+MOST_WORDS = 6
+"""Words of a literal text."""
+
+_WEARING = {"wearing", "and_wears"}
 _INDEXED = re.compile(r"(group|counted|the|pronoun|agree|relation|toward|across|edge)_([0-2])")
 _FIXED = {"text": "text", "words": "text", "camera": "camera", "wearing": "eyewear", "and_wears": "eyewear"}
 _CHOICE = re.compile(r"\(([^()]*\|[^()]*)\)")
@@ -48,23 +56,36 @@ class Template:
         """Whether the sentence says how its first object group moves."""
         return not self.names.isdisjoint(HEADINGS)
 
+    @property
+    def attributes(self) -> frozenset[str]:
+        """Names of the attributes that the sentence says."""
+        return self.names | frozenset(WORN) if self.names & _WEARING else self.names
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grammar:
-    """How prompts of one category are said. ``templates`` holds the wordings of each template."""
+    """How prompts of one category are said. ``templates`` holds the wordings of each template.
+
+    ``levels`` are the difficulties of its prompts, each as frequent. ``attributes`` are phrases by
+    setting (one without a name where the setting does not matter), all as long as the shortest.
+    ``apart`` names the attributes that keep prompts apart from each other.
+    """
 
     category: str
     version: int
     capacity: int
+    levels: range
     subject: str
     subjects: tuple[str, ...]
+    settings: Mapping[str, str]
     styles: tuple[str, ...]
     counts: int
     total: int
-    colour: float
+    coloured: bool
     still: float
     templates: tuple[tuple[Template, ...], ...]
-    attributes: Mapping[str, str]
+    attributes: Mapping[str, Mapping[str, tuple[str, ...]]]
+    apart: tuple[str, ...]
 
 
 @cache
@@ -95,24 +116,27 @@ def grammar(category: str) -> Grammar:
         raise ConfigError(f"no grammar for category {category!r}; use one of {', '.join(categories())}")
     raw = tomllib.loads((data_root() / "prompts" / "grammars" / f"{category}.toml").read_text("utf-8"))
     where = f"prompts/grammars/{category}.toml"
-    attributes = raw.get("attributes", {})
-    of_objects = raw["subject"] == "object"
+    lists = raw["attributes"]
+    subjects, settings = _subjects(raw["subject"], lists)
+    low, high = raw["difficulty"]
     return Grammar(
         category=category,
         version=raw["version"],
         capacity=raw["capacity"],
+        levels=range(low, high + 1),
         subject=raw["subject"],
-        subjects=tuple(OBJECTS) if of_objects else phrases(attributes[raw["subject"]]),
+        subjects=subjects,
+        settings=settings,
         styles=tuple(words("styles")[raw["style"]]),
         counts=raw.get("counts", 0),
         total=raw.get("total", 0),
-        colour=raw.get("colour", 0.0),
+        coloured=raw.get("coloured", False),
         still=raw.get("still", 0.0),
         templates=tuple(
-            tuple(_template(wording, attributes, where) for wording in wordings(text))
-            for text in raw["templates"]
+            tuple(_template(wording, lists, where) for wording in wordings(text)) for text in raw["templates"]
         ),
-        attributes=attributes,
+        attributes={name: _options(given) for name, given in lists.items()},
+        apart=tuple(raw["apart"]),
     )
 
 
@@ -123,7 +147,38 @@ def wordings(text: str) -> Iterator[str]:
     return map("".join, itertools.product(*options))
 
 
-def _template(text: str, attributes: Mapping[str, str], where: str) -> Template:
+def _subjects(subject: str, lists: Mapping[str, Any]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return what prompts are about, and the setting of those that have only one."""
+    if subject == "object":
+        return tuple(OBJECTS), dict.fromkeys(words("outdoor_objects"), "outdoors")
+    options = words(lists[subject])
+    if isinstance(options, list):
+        return tuple(options), {}
+    settings = {phrase: setting for setting, found in options.items() for phrase in found}
+    return tuple(settings), settings
+
+
+def _options(given: Any) -> dict[str, tuple[str, ...]]:
+    """Return phrases by setting from the names of lists: one name, or several for each setting.
+
+    The lists of all settings are cut to one length, and begin with what fits anywhere: so a place in
+    one list and a place in another are of the same phrase only if they are the same place.
+    """
+    if isinstance(given, str):
+        found = words(given)
+        if isinstance(found, list):
+            return {"": tuple(found)}
+        anywhere = found.get("any", [])
+        lists = {name: [*anywhere, *found[name]] for name in found if name != "any"}
+    else:
+        lists = {
+            setting: [each for name in names for each in words(name)] for setting, names in given.items()
+        }
+    shortest = min(map(len, lists.values()))
+    return {setting: tuple(found[:shortest]) for setting, found in lists.items()}
+
+
+def _template(text: str, attributes: Mapping[str, Any], where: str) -> Template:
     parts: list[str | Slot] = []
     for literal, name, spec, _ in Formatter().parse(text):
         if literal:
@@ -136,7 +191,7 @@ def _template(text: str, attributes: Mapping[str, str], where: str) -> Template:
     return Template(tuple(parts), frozenset(slot.name for slot in slots), len(grouped), len(related))
 
 
-def _slot(name: str, spec: str, attributes: Mapping[str, str], where: str) -> Slot:
+def _slot(name: str, spec: str, attributes: Mapping[str, Any], where: str) -> Slot:
     singular, _, plural = spec.partition("/")
     if found := _INDEXED.fullmatch(name):
         return Slot(found[1], int(found[2]), forms=(singular, plural))

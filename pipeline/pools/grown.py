@@ -1,4 +1,4 @@
-"""Pools grown from grammars: as many distinct prompts as asked for, in an order balanced throughout."""
+"""Pools grown from grammars: prompt number n of a pool needs none of those before it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from pipeline.errors import ConfigError
 from pipeline.ids import content_id
 from pipeline.pools import perturb
-from pipeline.pools.content import draw_checks
-from pipeline.pools.draw import Draw, in_turn
-from pipeline.pools.grammar import LICENCE, Grammar, Template, categories, grammar
+from pipeline.pools.content import difficulty, draw_checks
+from pipeline.pools.draw import Draw
+from pipeline.pools.grammar import LICENCE, Template, categories, grammar
 from pipeline.pools.realise import realise
+from pipeline.pools.turns import Turns
 from pipeline.records import Checks, Prompt
 
 __all__ = ["capacity", "categories", "grow", "version"]
 
-_ATTEMPTS = 96
-_ATTEMPTS_A_TURN = 8
+BLOCK = 500
+"""Root prompts over which the kinds of perturbed ones are balanced."""
 
 
 def capacity(category: str) -> int:
@@ -33,12 +34,13 @@ def version(category: str, perturbations: int = 0) -> str:
 
 
 def grow(
-    category: str, count: int, *, bucket_size: int, seed: int = 0, perturbations: int = 0
+    category: str, count: int, *, bucket_size: int, seed: int = 0, perturbations: int = 0, start: int = 0
 ) -> Iterator[Prompt]:
-    """Yield ``count`` distinct root prompts, each followed by up to ``perturbations`` perturbed ones.
+    """Yield the root prompts ``start`` to ``count``, each followed by up to ``perturbations`` perturbed ones.
 
-    A shorter pool is a prefix of a longer one, and roots do not depend on ``perturbations``. The first
-    perturbed prompts are balanced over the kinds of change, as far as the roots allow them.
+    To start in the middle costs nothing for roots, and for perturbed ones at most BLOCK prompts. A
+    shorter pool is a prefix of a longer one, and roots do not depend on ``perturbations``. The first,
+    second ... perturbed prompts are each balanced over the kinds of change, as far as the roots allow.
     Raises ConfigError for a category without grammar and a count above its capacity.
     """
     rules = grammar(category)
@@ -47,88 +49,94 @@ def grow(
             f"pool {category}: {count} prompts asked for, its grammar gives {rules.capacity}; ask for fewer, "
             f"or add words and templates in prompts/grammars/{category}.toml and raise its capacity"
         )
-    return _grow(_Pool(rules, seed), count, bucket_size, perturbations)
-
-
-def _grow(pool: _Pool, count: int, bucket_size: int, perturbations: int) -> Iterator[Prompt]:
-    for index in range(count):
-        root, variants = pool.next(index)
-        bucket = index // bucket_size
-        prompt = _prompt(pool.rules, root, bucket)
-        yield prompt
-        for kind, variant in variants[:perturbations]:
-            yield _prompt(pool.rules, variant, bucket, root_id=prompt.id, perturbation=kind)
+    pool = _Pool(category, seed)
+    return pool.prompts(range(start, count), bucket_size, perturbations)
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
-    text: str
-    subject: str
-    style: str
+class _Root:
+    """A root prompt's content, and how it is said."""
+
+    template: Template
+    wording: int
     checks: Checks
+    text: str
 
 
 class _Pool:
-    """Prompts of one grammar, one after the other, none like an earlier one."""
+    """Prompts of one grammar and seed, by their numbers."""
 
-    def __init__(self, rules: Grammar, seed: int) -> None:
-        from pipeline.pools.near import NearDuplicates
+    def __init__(self, category: str, seed: int) -> None:
+        self._rules = grammar(category)
+        self._key = (category, self._rules.version, seed)
+        self._turns = Turns(self._rules, *self._key)
 
-        self.rules = rules
-        self._key = (rules.category, rules.version, seed)
-        self._near = NearDuplicates()
-        self._texts: set[str] = set()
-        self._first: Counter[str] = Counter()
+    def prompts(self, numbers: range, bucket_size: int, perturbations: int) -> Iterator[Prompt]:
+        """Yield root prompts, each with its perturbed ones."""
+        first = numbers.start // BLOCK * BLOCK if perturbations else numbers.start
+        balance = _Balance(perturbations)
+        for number in range(first, numbers.stop):
+            if number % BLOCK == 0:
+                balance = _Balance(perturbations)
+            root = self._root(number)
+            said = perturb.Sentence(self._rules, root.template, root.checks)
+            changes = perturb.perturbed(said, *self._key, number) if perturbations else []
+            chosen = balance.choose(dict(changes))
+            if number >= numbers.start:
+                bucket = number // bucket_size
+                prompt = self._prompt(root.text, root.checks, bucket)
+                yield prompt
+                for kind, changed in chosen:
+                    text = realise(root.template, changed, root.wording)
+                    yield self._prompt(text, changed, bucket, prompt.id, kind)
 
-    def next(self, index: int) -> tuple[_Said, list[tuple[str, _Said]]]:
-        """Return the root prompt number ``index`` and all of its perturbed ones."""
-        rules = self.rules
-        subject = in_turn(rules.subjects, index, *self._key, "subject")
-        for attempt in range(_ATTEMPTS):
-            draw = Draw(*self._key, index, attempt)
-            turn = index + attempt // _ATTEMPTS_A_TURN
-            style = in_turn(rules.styles, turn, *self._key, "style")
-            template = draw.pick(in_turn(rules.templates, turn, *self._key, "template"))
-            checks = draw_checks(rules, template, subject, style, draw)
-            text = realise(template, checks)
-            if text not in self._texts and self._near.add(checks):
-                self._texts.add(text)
-                root = _Said(text, subject, style, checks)
-                return root, self._variants(template, root, index)
-        raise ConfigError(
-            f"pool {rules.category}: no new prompt after {index} in {_ATTEMPTS} attempts; "
-            f"lower the capacity in prompts/grammars/{rules.category}.toml or add words"
+    def _root(self, number: int) -> _Root:
+        turn = self._turns.turn(number)
+        draw = Draw(*self._key, number)
+        sentence = draw.pick(draw.pick(turn.entry.sentences))
+        wording = draw.below(1 << 10)
+        checks = draw_checks(self._rules, turn, sentence, draw, *self._key)
+        return _Root(sentence.template, wording, checks, realise(sentence.template, checks, wording))
+
+    def _prompt(
+        self,
+        text: str,
+        checks: Checks,
+        bucket: int,
+        root_id: str | None = None,
+        perturbation: str | None = None,
+    ) -> Prompt:
+        category, rules = self._rules.category, self._rules
+        own = content_id("prompt", category=category, text=text)
+        subject = checks.objects[0].name if rules.subject == "object" else checks.attribute(rules.subject)
+        return Prompt(
+            id=own,
+            root_id=root_id or own,
+            category=category,
+            bucket=bucket,
+            text=text,
+            subject=subject or "",
+            style=checks.attribute("style") or "",
+            checks=checks,
+            perturbation=perturbation,
+            source=f"grammar:{category}@{rules.version}",
+            licence=LICENCE,
+            difficulty=difficulty(checks),
         )
 
-    def _variants(self, template: Template, root: _Said, index: int) -> list[tuple[str, _Said]]:
-        """All perturbed prompts, kept or not: later roots must not depend on how many are wanted."""
-        variants = []
-        said = perturb.Sentence(self.rules, template, root.checks)
-        for kind, changed in perturb.perturbed(said, *self._key, index):
-            text = realise(template, changed)
-            if text not in self._texts:
-                self._texts.add(text)
-                named = changed.objects[0].name if self.rules.subject == "object" else root.subject
-                variants.append((kind, _Said(text, named, root.style, changed)))
-        variants.sort(key=lambda variant: self._first[variant[0]])
-        self._first.update(kind for kind, _ in variants[:1])
-        return variants
 
+class _Balance:
+    """Chooses kinds of change so that the first n of all prompts hold each as often, for every n."""
 
-def _prompt(
-    rules: Grammar, said: _Said, bucket: int, root_id: str | None = None, perturbation: str | None = None
-) -> Prompt:
-    own = content_id("prompt", category=rules.category, text=said.text)
-    return Prompt(
-        id=own,
-        root_id=root_id or own,
-        category=rules.category,
-        bucket=bucket,
-        text=said.text,
-        subject=said.subject,
-        style=said.style,
-        checks=said.checks,
-        perturbation=perturbation,
-        source=f"grammar:{rules.category}@{rules.version}",
-        licence=LICENCE,
-    )
+    def __init__(self, most: int) -> None:
+        self._used = [Counter[str]() for _ in range(most)]
+
+    def choose(self, changes: dict[str, Checks]) -> list[tuple[str, Checks]]:
+        """Return some of ``changes``, the kind that was chosen least first; the earlier of equals."""
+        chosen: list[str] = []
+        for used in self._used[: len(changes)]:
+            used.update(chosen)
+            kind = min((each for each in changes if each not in chosen), key=used.__getitem__)
+            used[kind] += 1
+            chosen.append(kind)
+        return [(kind, changes[kind]) for kind in chosen]

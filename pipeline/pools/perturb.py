@@ -14,7 +14,7 @@ from pipeline.pools.grammar import Grammar, Slot, Template, phrases
 from pipeline.pools.literal import other_literal
 from pipeline.records import Attribute, Checks, ObjectCheck
 
-VERSION = 2
+VERSION = 3
 """Rises whenever perturbed prompts change and the prompts that they are made from do not."""
 
 _OPPOSITE: dict[str, Relation] = {
@@ -53,7 +53,10 @@ def _object(said: Sentence, draw: Draw) -> Checks | None:
     if not checks.objects:
         return None
     place = draw.below(len(checks.objects))
-    name = draw.pick(others(OBJECTS, *(group.name for group in checks.objects)))
+    # Where all are small the place may be a shelf: nothing large comes there.
+    bound = said.grammar.settings.keys()
+    large = set[str]() if any(group.name in bound for group in checks.objects) else bound
+    name = draw.pick(others(OBJECTS, *(group.name for group in checks.objects), *large))
     return _with_group(checks, place, name=name)
 
 

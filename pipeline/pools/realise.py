@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pipeline.pools.english import NUMBERS, listed, noun, sentence, some, with_article
 from pipeline.pools.grammar import HEADINGS, Slot, Template, words
 from pipeline.records import Checks
 
 
-def realise(template: Template, checks: Checks) -> str:
-    """Return the sentence that says ``checks`` in the words of ``template``."""
+def realise(template: Template, checks: Checks, wording: int = 0) -> str:
+    """Return the sentence that says ``checks`` in the words of ``template``.
+
+    Directions and camera moves are said in one of several ways: in that of number ``wording``.
+    """
     return sentence(
-        "".join(part if isinstance(part, str) else _fill(part, checks) for part in template.parts)
+        "".join(part if isinstance(part, str) else _fill(part, checks, wording) for part in template.parts)
     )
 
 
-def _fill(slot: Slot, checks: Checks) -> str:
+def _fill(slot: Slot, checks: Checks, wording: int) -> str:
+    if slot.name in HEADINGS:
+        return _heading(slot, checks, wording)
+    if slot.name == "camera":
+        return _camera(checks, wording)
     if fill := _FILLS.get(slot.name):
         return fill(slot, checks)
     value = checks.attribute(slot.name) or ""
     return with_article(value) if slot.article else value
+
+
+def _one_of(options: Sequence[str], wording: int) -> str:
+    return options[wording % len(options)]
 
 
 def _group(slot: Slot, checks: Checks) -> str:
@@ -51,16 +62,18 @@ def _relation(slot: Slot, checks: Checks) -> str:
     return f"to the {relation}" if relation in ("left of", "right of") else relation
 
 
-def _heading(slot: Slot, checks: Checks) -> str:
+def _heading(slot: Slot, checks: Checks, wording: int) -> str:
     direction = checks.motions[0].direction
     if direction == "still":
         return "stays still" if checks.objects[0].count == 1 else "stay still"
-    return f"{_agree(slot, checks)} {words('headings')[slot.name][direction]}"
+    return f"{_agree(slot, checks)} {_one_of(words('headings')[slot.name][direction], wording)}"
 
 
-def _camera(_: Slot, checks: Checks) -> str:
-    said: str = words("camera")[checks.motions[0].camera]
-    return said
+def _camera(checks: Checks, wording: int) -> str:
+    """The camera that films is no camera that is filmed."""
+    seen = any(group.name == "camera" for group in checks.objects)
+    said = _one_of(words("camera")[checks.motions[0].camera], wording)
+    return f"the {'viewpoint' if seen else 'camera'} {said}"
 
 
 def _text(_: Slot, checks: Checks) -> str:
@@ -92,8 +105,6 @@ _FILLS: dict[str, Callable[[Slot, Checks], str]] = {
     "pronoun": _pronoun,
     "agree": _agree,
     "relation": _relation,
-    **dict.fromkeys(HEADINGS, _heading),
-    "camera": _camera,
     "text": _text,
     "words": _words,
     "wearing": _wearing,

@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 from pipeline.errors import ConfigError, ItemError
 from pipeline.ids import content_id
 from pipeline.pools.checks import checks_of
+from pipeline.pools.content import difficulty
 from pipeline.records import Checks, Prompt
 
 LONGEST = 2_000
 """Characters of a prompt's text."""
 
-_COLUMNS = ("text", "subject", "style", "licence", "checks")
+_COLUMNS = ("text", "subject", "style", "licence", "source", "checks")
 
 Row = Mapping[str, Any] | bytes
 
@@ -36,7 +37,7 @@ def read(
 ) -> Iterator[Prompt]:
     """Yield one prompt for each row of the pool at ``uri``; a bad row has status "failed" and a reason.
 
-    Keys: text, and optionally subject, style, licence, checks. Raises ConfigError if the bytes do not
+    Keys: text, and optionally subject, style, licence, source, checks. Raises ConfigError if the bytes do not
     have ``sha256``, or are no table with a text column.
     """
     payload = fetch(uri)
@@ -125,6 +126,7 @@ def _prompt(
     if len(text) > LONGEST:
         raise ItemError(f"text of {len(text):,} characters, the limit is {LONGEST:,}")
     own = content_id("prompt", category=category, text=text)
+    checks = _checks(fields.get("checks"))
     return Prompt(
         id=own,
         root_id=own,
@@ -133,10 +135,11 @@ def _prompt(
         text=text,
         subject=_text(fields.get("subject"), "subject"),
         style=_text(fields.get("style"), "style"),
-        checks=_checks(fields.get("checks")),
-        source=source,
+        checks=checks,
+        source=" in ".join(filter(None, (_text(fields.get("source"), "source"), source))),
         licence=_text(fields.get("licence"), "licence") or licence,
         line=line,
+        difficulty=difficulty(checks),
     )
 
 

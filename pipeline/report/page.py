@@ -74,7 +74,7 @@ def render(source: ReportInput, *, sheet: int = 8) -> str:
     verdicts = _count_answers(source, tally, {agreement.pair_id for agreement in chosen})
     cards = _cards(complete(chosen, verdicts, source), source)
     chapters = [_chapter(name, source.quotas, counts, cards) for name, counts in categories.items()]
-    return _environment().get_template("page.html.j2").render(_context(source, chapters))
+    return environment().get_template("page.html.j2").render(_context(source, chapters))
 
 
 def _count(source: ReportInput, tally: Tally, sampler: Sampler) -> None:
@@ -148,18 +148,24 @@ def _context(source: ReportInput, chapters: list[Chapter]) -> Mapping[str, objec
     }
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Return what fills this room's templates; everything is escaped."""
+    made = Environment(
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         loader=FunctionLoader(lambda name: (files("pipeline.report") / name).read_text("utf-8")),
     )
-    environment.filters.update(
-        count=lambda number: f"{number:,}", percent=_percent, words=_words, size=_size, place=_place
+    made.filters.update(
+        count=lambda number: f"{number:,}",
+        plain=lambda number: f"{number:,.1f}".removesuffix(".0"),
+        percent=_percent,
+        words=_words,
+        size=_size,
+        place=_place,
     )
-    return environment
+    return made
 
 
 def _percent(share: float | None) -> str:

@@ -151,6 +151,8 @@ class CategoryCounts:
     modality: Modality = "image"
     prompts: int = 0
     prompt_failures: Counter[str] = field(default_factory=Counter)
+    rewritten: int = 0
+    unrewritten: Counter[str] = field(default_factory=Counter)
     generations: int = 0
     generation_failures: Counter[str] = field(default_factory=Counter)
     pairs: int = 0
@@ -302,9 +304,12 @@ class Tally:
     _audited: dict[str, Audited] = field(default_factory=lambda: defaultdict(Audited))
 
     def add_prompt(self, prompt: Prompt) -> None:
-        """Count a prompt, or why it cannot be used."""
+        """Count a prompt, or why it cannot be used, or why it was not rewritten."""
         counts = self.categories[prompt.category]
         counts.prompts += 1
+        counts.rewritten += prompt.original is not None
+        if prompt.unrewritten:
+            counts.unrewritten[prompt.unrewritten.partition(":")[0]] += 1
         if prompt.status == "failed":
             _count(counts.prompt_failures, prompt.reason)
 

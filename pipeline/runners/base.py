@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.errors import WorkerError
-from pipeline.stages import Stage, Unit, commit
+from pipeline.runners.metrics import counts
+from pipeline.stages import Resources, Stage, Unit, commit
 from pipeline.storage import Store, open_store
 
 
@@ -24,11 +24,15 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """What became of a unit: ``rows`` committed in ``seconds``, or the ``cause`` of its failure."""
+    """What became of a unit: ``rows`` committed in ``seconds``, or the ``cause`` of its failure.
+
+    ``counts`` says of the rows what ``metrics.counts`` does.
+    """
 
     rows: int = 0
     seconds: float = 0.0
     cause: str | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,32 +43,47 @@ class Outcome:
     done: Done
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
+class Worker:
+    """A process or an actor: the task in hand, and the folder of the stage that it was last given.
+
+    ``resources`` None: it does tasks of any. ``stages`` are those that it was sent, by their folders.
+    """
+
+    resources: Resources | None = None
+    task: Task | None = None
+    open: str = ""
+    stages: dict[str, Stage] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class Need:
+    """What is left to do for workers of one kind: tasks, and the worker-seconds that they will take."""
+
+    tasks: int = 0
+    seconds: float = 0.0
+
+
 class Workers(Protocol):
     """Processes or actors that do one task at a time each."""
 
-    def start(self, task: Task) -> bool:
-        """Give ``task`` to a free worker; False if none is free now."""
+    def hire(self, needs: Mapping[Resources, Need]) -> None:
+        """Have as many workers of each kind as there is work for, within what the machines have."""
+
+    def idle(self) -> Sequence[Worker]:
+        """Return the workers that could start a task now."""
+
+    def staff(self) -> Mapping[str, int]:
+        """Return how many workers have each stage open, by its folder."""
+
+    def start(self, worker: Worker, task: Task) -> bool:
+        """Give ``task`` to an idle worker; False if it has died by now."""
 
     def wait(self) -> list[tuple[Task, Done]]:
         """Wait until a task ends or a worker comes or goes; return the tasks that ended, maybe none."""
 
     def close(self) -> None:
         """End every worker."""
-
-
-def run(workers: Workers, tasks: Iterable[Task], *, attempts: int) -> Iterator[Outcome]:
-    """Yield each task's outcome as it comes; a task that fails is tried again at the end of the queue."""
-    queue, running = deque(tasks), 0
-    while queue or running:
-        while queue and workers.start(queue[0]):
-            queue.popleft()
-            running += 1
-        for task, done in workers.wait():
-            running -= 1
-            if done.cause is not None and task.attempt < attempts:
-                queue.append(replace(task, attempt=task.attempt + 1))
-            else:
-                yield Outcome(task=task, done=done)
 
 
 class Bench:
@@ -86,7 +105,8 @@ class Bench:
             if isinstance(error, WorkerError):  # what is unfit (a server given up) is opened anew
                 self._close()
             return Done(seconds=time.monotonic() - started, cause=one_line(error))
-        return Done(rows=table.num_rows, seconds=time.monotonic() - started)
+        took = time.monotonic() - started
+        return Done(rows=table.num_rows, seconds=took, counts=counts(table))
 
     def _opened(self, stage: Stage) -> Stage:
         """Keep a stage open between its units: weights are loaded once a worker, not once a unit."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from pipeline import weights
@@ -25,13 +25,16 @@ from pipeline.generators.base import GeneratorSpec
 from pipeline.generators.table import GENERATORS
 from pipeline.judges.base import JudgeSpec
 from pipeline.judges.table import JUDGES
+from pipeline.rewriters.base import RewriterSpec
+from pipeline.rewriters.table import REWRITERS
 from pipeline.runners.base import one_line
-from pipeline.stages import generator_specs, judge_spec
+from pipeline.stages import generator_specs, judge_spec, rewriter_spec
 from pipeline.weights import Weights
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
+Row: TypeAlias = GeneratorSpec | JudgeSpec | RewriterSpec
 Area = Literal["gpu", "machine", "packages", "ray", "judge", "model"]
 State = Literal["ok", "missing", "unknown"]
 
@@ -233,18 +236,20 @@ def _models(settings: Settings | None, gpus: Sequence[Gpu]) -> list[Finding]:
         return list(pool.map(partial(_model, gpus=gpus), models.values()))
 
 
-def _rows(settings: Settings | None) -> list[GeneratorSpec | JudgeSpec]:
+def _rows(settings: Settings | None) -> list[Row]:
     """Return the rows that a build of ``settings`` uses; if none of them is a model, those of the tables."""
-    found: list[GeneratorSpec | JudgeSpec] = []
+    found: list[Row] = []
     if settings:
         served = {endpoint.judge for endpoint in settings.profile.endpoints}
         for cast in map(settings.cast, settings.categories):
             found += generator_specs(settings, cast).values()
             found += [judge_spec(settings, name) for name in cast.judges if name not in served]
+            if cast.rewrite and cast.rewrite.rewriter not in served:
+                found.append(rewriter_spec(settings, cast.rewrite.rewriter))
     if any(row.weights for row in found):
         return found
     pins = {pin.repo: pin.revision for pin in weights.read_pins(data_root() / "infra/weights.toml")}
-    every: list[GeneratorSpec | JudgeSpec] = [*GENERATORS.values(), *JUDGES.values()]
+    every: list[Row] = [*GENERATORS.values(), *JUDGES.values(), *REWRITERS.values()]
     root = settings.profile.weights if settings else None
     return [replace(row, weights=_placed(row.weights, pins, root)) for row in every if row.weights]
 

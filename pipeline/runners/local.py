@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from pipeline.runners.base import Bench, Done, Task
+from pipeline.runners.base import Bench, Done, Need, Task, Worker
+from pipeline.stages import Resources, Stage
 
 CONTEXT = multiprocessing.get_context("spawn")
 """A fresh interpreter each: forking a process that has threads (rich, boto3) can deadlock."""
 
 
-@dataclass(slots=True, kw_only=True)
-class _Worker:
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Process(Worker):
     process: BaseProcess
     channel: Connection
-    task: Task | None = None
 
 
 class LocalWorkers:
@@ -29,19 +30,35 @@ class LocalWorkers:
 
     def __init__(self, uri: str, count: int) -> None:
         self._uri, self._count = uri, count
-        self._workers: list[_Worker] = []
+        self._workers: list[_Process] = []
 
-    def start(self, task: Task) -> bool:
-        """Give ``task`` to a free process; False if none is free now."""
-        while worker := self._free():
-            try:
-                worker.channel.send((task.stage, task.unit))
-            except OSError:  # it died while idle
-                self._bury(worker)
-            else:
-                worker.task = task
-                return True
-        return False
+    def hire(self, needs: Mapping[Resources, Need]) -> None:
+        """Start as many processes as there are tasks left."""
+        wanted = sum(need.tasks for need in needs.values())
+        while len(self._workers) < min(self._count, wanted):
+            self._spawn()
+
+    def idle(self) -> Sequence[Worker]:
+        """Return the processes that have no task."""
+        return [worker for worker in self._workers if worker.task is None]
+
+    def staff(self) -> Mapping[str, int]:
+        """Return how many processes have each stage open, by its folder."""
+        return Counter(worker.open for worker in self._workers)
+
+    def start(self, worker: Worker, task: Task) -> bool:
+        """Give ``task`` to an idle process; False if it has died by now."""
+        if not isinstance(worker, _Process):
+            raise TypeError(f"{worker}: not a process of this runner")
+        stage = None if worker.stages.get(task.stage.folder) is task.stage else task.stage
+        try:
+            worker.channel.send((task.stage.folder, stage, task.unit))
+        except OSError:
+            self._bury(worker)
+            return False
+        worker.task, worker.open = task, task.stage.folder
+        worker.stages[worker.open] = task.stage
+        return True
 
     def wait(self) -> list[tuple[Task, Done]]:
         """Wait until a process answers or dies."""
@@ -63,21 +80,15 @@ class LocalWorkers:
             worker.channel.close()
         self._workers.clear()
 
-    def _free(self) -> _Worker | None:
-        idle = next((worker for worker in self._workers if worker.task is None), None)
-        return idle or (self._spawn() if len(self._workers) < self._count else None)
-
-    def _spawn(self) -> _Worker:
+    def _spawn(self) -> None:
         here, there = CONTEXT.Pipe()
         process = CONTEXT.Process(target=_serve, args=(there, self._uri), daemon=True)
         with _ctrl_c_blocked():
             process.start()
         there.close()
-        worker = _Worker(process=process, channel=here)
-        self._workers.append(worker)
-        return worker
+        self._workers.append(_Process(process=process, channel=here))
 
-    def _answer(self, worker: _Worker) -> Done:
+    def _answer(self, worker: _Process) -> Done:
         try:
             answer: Done = worker.channel.recv()
         except (EOFError, OSError):
@@ -85,7 +96,7 @@ class LocalWorkers:
             return Done(cause=f"worker process died (exit code {worker.process.exitcode})")
         return answer
 
-    def _bury(self, worker: _Worker) -> None:
+    def _bury(self, worker: _Process) -> None:
         self._workers.remove(worker)
         worker.process.kill()
         worker.process.join()
@@ -106,12 +117,15 @@ def _ctrl_c_blocked() -> Iterator[None]:
 def _serve(channel: Connection, uri: str) -> None:
     """Do units until the driver closes the channel; if it was killed, the unit in hand is still committed."""
     bench = Bench(uri)
+    stages: dict[str, Stage] = {}
     while True:
         try:
-            stage, unit = channel.recv()
+            folder, stage, unit = channel.recv()
         except (EOFError, OSError):
             return
-        done = bench.do(stage, unit)
+        if stage is not None:
+            stages[folder] = stage
+        done = bench.do(stages[folder], unit)
         try:
             channel.send(done)
         except OSError:

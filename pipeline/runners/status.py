@@ -104,8 +104,12 @@ def parts(stage: Stage, store: Store) -> list[str]:
 def _lanes(category: Category, settings: Settings, store: Store) -> Lanes:
     planned = first_buckets(category, settings)
     stages = lanes(category, settings, buckets=planned)
-    reached = [_last_bucket(parts(stage, store)) + 1 for stage in (*stages.generate, stages.pair)]
-    return lanes(category, settings, buckets=max(planned, *reached))
+    reached = max(_last_bucket(parts(stage, store)) + 1 for stage in (*stages.generate, stages.pair))
+    if reached < planned:  # a quota may be met early: then there are shards of just these buckets
+        met = lanes(category, settings, buckets=reached)
+        if any(store.list(met.shard.folder)):
+            return met
+    return lanes(category, settings, buckets=max(planned, reached))
 
 
 def _last_bucket(keys: Sequence[str]) -> int:

@@ -11,6 +11,8 @@ from pipeline.generators.base import GeneratorSpec
 from pipeline.generators.table import GENERATORS
 from pipeline.judges.base import Hosting, JudgeSpec
 from pipeline.judges.table import JUDGES
+from pipeline.rewriters.base import RewriterSpec
+from pipeline.rewriters.table import REWRITERS
 from pipeline.stages.agree import AgreeStage
 from pipeline.stages.ask import GoldStage
 from pipeline.stages.base import Resources, Stage, Unit, commit, read_columns, read_part
@@ -21,10 +23,11 @@ from pipeline.stages.pair import PairStage
 from pipeline.stages.prompts import PromptsStage
 from pipeline.stages.quota import first_buckets
 from pipeline.stages.recipes import generators_of
+from pipeline.stages.rewrite import RewriteStage
 from pipeline.stages.shard import ShardStage, ShardUnit, tar_key
 from pipeline.weights import pinned
 
-Row = TypeVar("Row", GeneratorSpec, JudgeSpec)
+Row = TypeVar("Row", GeneratorSpec, JudgeSpec, RewriterSpec)
 
 __all__ = [
     "ORDER",
@@ -44,11 +47,13 @@ __all__ = [
     "lanes",
     "read_columns",
     "read_part",
+    "rewriter_spec",
     "tar_key",
 ]
 
 ORDER: tuple[type[Stage], ...] = (
     PromptsStage,
+    RewriteStage,
     GenerateStage,
     PairStage,
     GoldStage,
@@ -63,11 +68,13 @@ ORDER: tuple[type[Stage], ...] = (
 class Lanes:
     """All stages of one category over its first ``buckets`` buckets.
 
-    Without gold pairs there is nothing to calibrate: no ``gold``, no ``calibrate``.
+    Without gold pairs there is nothing to calibrate: no ``gold``, no ``calibrate``. Without a rewriter
+    prompts are rendered as they are: no ``rewrite``.
     """
 
     category: Category
     prompts: PromptsStage
+    rewrite: RewriteStage | None
     generate: tuple[GenerateStage, ...]
     pair: PairStage
     gold: tuple[GoldStage, ...]
@@ -81,7 +88,13 @@ class Lanes:
         """Every stage, each after those that it reads."""
         calibrate = (self.calibrate,) if self.calibrate else ()
         labels = (*self.gold, *calibrate, *self.judge, self.agree)
-        return (self.prompts, *self.generate, self.pair, *labels, self.shard)
+        texts = (self.prompts, self.rewrite) if self.rewrite else (self.prompts,)
+        return (*texts, *self.generate, self.pair, *labels, self.shard)
+
+    @property
+    def rendered(self) -> PromptsStage | RewriteStage:
+        """The stage whose prompts are rendered."""
+        return self.rewrite or self.prompts
 
     def of(self, kind: type[Stage]) -> Iterator[Stage]:
         """Yield the stages of one kind."""
@@ -108,9 +121,10 @@ def lanes(
         perturbations=int(any(recipe.kind == "perturbed_prompt" for recipe in cast.recipes)),
         buckets=buckets,
     )
+    rewrite = _rewrite(category, settings, prompts)
     specs = generator_specs(settings, cast)
-    generate = _generate(category, settings, specs, prompts)
-    pair = PairStage(category, cast, specs=specs, prompts=prompts, generate=generate)
+    generate = _generate(category, settings, specs, rewrite or prompts)
+    pair = PairStage(category, cast, specs=specs, prompts=rewrite or prompts, generate=generate)
     count = min(policy.calibration, first_buckets(category, settings))
     left_out = skipped if skip_failed else ()
     panel = [judge_spec(settings, name) for name in cast.judges]
@@ -144,6 +158,12 @@ def lanes(
         count=count,
         skipped=left_out,
     )
+    if rewrite:
+        _on(rewrite, settings.accelerator(rewrite.spec.name, "rewriters"))
+    for each in generate:
+        _on(each, settings.accelerator(each.spec.name, "generators"))
+    for asked in (*gold, *judge):
+        _on(asked, settings.accelerator(asked.spec.name, "judges"))
     shard = ShardStage(
         category,
         agree=agree,
@@ -154,6 +174,7 @@ def lanes(
     return Lanes(
         category=category,
         prompts=prompts,
+        rewrite=rewrite,
         generate=generate,
         pair=pair,
         gold=gold,
@@ -164,8 +185,25 @@ def lanes(
     )
 
 
+def _on(stage: Stage, accelerator: str | None) -> None:
+    """Have a stage that needs GPUs run on those of one type."""
+    if stage.resources.gpus:
+        stage.resources = replace(stage.resources, accelerator=accelerator)
+
+
+def _rewrite(category: Category, settings: Settings, prompts: PromptsStage) -> RewriteStage | None:
+    wanted = settings.cast(category).rewrite
+    if wanted is None:
+        return None
+    spec = rewriter_spec(settings, wanted.rewriter)
+    return RewriteStage(category, wanted, spec, prompts=prompts, hosting=hosting(settings, spec.name))
+
+
 def _generate(
-    category: Category, settings: Settings, specs: Mapping[str, GeneratorSpec], prompts: PromptsStage
+    category: Category,
+    settings: Settings,
+    specs: Mapping[str, GeneratorSpec],
+    prompts: PromptsStage | RewriteStage,
 ) -> tuple[GenerateStage, ...]:
     """Make the generate stages: first those that start from nothing, then those that start from them."""
     cast, budget = settings.cast(category), settings.profile.budget
@@ -192,8 +230,13 @@ def judge_spec(settings: Settings, name: str) -> JudgeSpec:
     return _placed(JUDGES[name], settings)
 
 
+def rewriter_spec(settings: Settings, name: str) -> RewriterSpec:
+    """Return the row of a rewriter, with the weights that the settings pin."""
+    return _placed(REWRITERS[name], settings)
+
+
 def hosting(settings: Settings, judge: str) -> Hosting:
-    """Return where a judge answers under the settings' profile."""
+    """Return where a judge, or a rewriter, answers under the settings' profile."""
     served = next((item.urls for item in settings.profile.endpoints if item.judge == judge), ())
     return Hosting(urls=served, vllm=settings.profile.vllm)
 

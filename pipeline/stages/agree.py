@@ -61,6 +61,15 @@ class AgreeStage(Stage):
         """Yield one unit per bucket."""
         return (self.unit(unit.bucket) for unit in self.pair.units(store))
 
+    def needs(self, unit: Unit) -> Iterator[Unit]:
+        """Yield the verdicts of the bucket, and what the policy knows of the judges."""
+        yield from (stage.unit(unit.bucket) for stage in (*self.judge, *self.gold))
+        if self.calibrate:
+            yield self.calibrate.unit(0)
+        if self.settings.kind == "dawid_skene":
+            others = (bucket for bucket in self.first if bucket != unit.bucket)
+            yield from (stage.unit(bucket) for bucket in others for stage in self.judge)
+
     def open(self, store: Store) -> None:
         """Read what gold pairs say of the judges, and for a consensus what the judges say of each other."""
         panel = [stage.spec.name for stage in self.judge]

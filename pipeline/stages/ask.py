@@ -56,6 +56,10 @@ class AskStage(Stage):
         """Yield one unit per bucket."""
         return (self.unit(unit.bucket) for unit in self.pair.units(store))
 
+    def needs(self, unit: Unit) -> Iterator[Unit]:
+        """Yield the pairs of the bucket."""
+        yield self.pair.unit(unit.bucket)
+
     def open(self, store: Store) -> None:
         """Load the judge, and find what it was asked under other settings."""
         self._earlier = Earlier(self, store)

@@ -28,10 +28,11 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What one worker of a stage needs."""
+    """What one worker of a stage needs; ``accelerator`` is a type of GPU by Ray's name for it (None: any)."""
 
     cpus: float = 1.0
     gpus: float = 0.0
+    accelerator: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,10 @@ class Stage(ABC):
     @abstractmethod
     def units(self, store: Store) -> Iterator[Unit]:
         """Yield every unit, done or not; cheap, sorted and the same on every driver."""
+
+    @abstractmethod
+    def needs(self, unit: Unit) -> Iterator[Unit]:
+        """Yield the units whose parts ``unit`` is made from."""
 
     @abstractmethod
     def process(self, unit: Unit, store: Store) -> pa.Table:

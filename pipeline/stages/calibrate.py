@@ -44,6 +44,10 @@ class CalibrateStage(Stage):
         del store
         yield self.unit(0)
 
+    def needs(self, unit: Unit) -> Iterator[Unit]:
+        """Yield what all judges say of the gold pairs that count."""
+        return (stage.unit(bucket) for bucket in self.buckets(unit) for stage in self.gold)
+
     def buckets(self, unit: Unit) -> Iterable[int]:
         """Return the buckets whose gold pairs count."""
         del unit

@@ -15,7 +15,9 @@ from pipeline.generators.table import GENERATORS
 from pipeline.judges.base import JudgeSpec
 from pipeline.judges.table import JUDGES
 from pipeline.records import Modality
-from pipeline.stages import generator_specs, judge_spec, policies, recipes
+from pipeline.rewriters.base import RewriterSpec
+from pipeline.rewriters.table import REWRITERS
+from pipeline.stages import generator_specs, judge_spec, policies, recipes, rewriter_spec
 from pipeline.stages.prompts import read_pool
 from pipeline.stages.recipes import candidates
 from pipeline.stages.shard import PROFILES as SHIPPED
@@ -33,9 +35,11 @@ def check(settings: Settings) -> None:
         _size(category, settings.size(category))
         if cast.safety:
             _known(category, "safety.checker", cast.safety.checker, CHECKERS)
+        _rewrite(category, cast)
         _pool(category)
         _quota(category, cast, settings)
     _endpoints(settings)
+    _accelerators(settings)
 
 
 def check_models(settings: Settings) -> None:
@@ -48,12 +52,14 @@ def check_models(settings: Settings) -> None:
     for cast in casts:
         if cast.safety:
             require_checker(cast.safety.checker)
-    rows: dict[str, GeneratorSpec | JudgeSpec] = {}
+    rows: dict[str, GeneratorSpec | JudgeSpec | RewriterSpec] = {}
     for cast in casts:
         for generator in generator_specs(settings, cast).values():
             _permitted(generator, profile)
             rows[generator.name] = generator
         rows |= {name: judge_spec(settings, name) for name in cast.judges if name not in served}
+        if cast.rewrite and cast.rewrite.rewriter not in served:
+            rows[cast.rewrite.rewriter] = rewriter_spec(settings, cast.rewrite.rewriter)
     for row in rows.values():
         if row.gpus and profile.runner == "local":
             raise ConfigError(
@@ -72,7 +78,7 @@ def _permitted(generator: GeneratorSpec, profile: Profile) -> None:
         )
 
 
-def _weights(rows: Iterable[GeneratorSpec | JudgeSpec]) -> None:
+def _weights(rows: Iterable[GeneratorSpec | JudgeSpec | RewriterSpec]) -> None:
     failures: list[VipoError] = []
     for model in {row.weights: None for row in rows if row.weights}:
         try:
@@ -184,6 +190,14 @@ def _policy(category: Category, cast: Cast, policy: Policy) -> None:
         _require(category, not policy.early_exit, problem)
 
 
+def _rewrite(category: Category, cast: Cast) -> None:
+    if cast.rewrite:
+        share, threshold = cast.rewrite.share, cast.rewrite.threshold
+        _known(category, "rewrite.rewriter", cast.rewrite.rewriter, REWRITERS)
+        _require(category, 0 < share <= 1, f"rewrite.share = {share:g} must be in (0, 1]")
+        _require(category, 0 <= threshold <= 1, f"rewrite.threshold = {threshold:g} must be in [0, 1]")
+
+
 def _size(category: Category, size: Size) -> None:
     for side, pixels in (("width", size.width), ("height", size.height)):
         step = 2 if category.modality == "video" else 1  # H.264 halves the sides of its colour planes
@@ -192,10 +206,19 @@ def _size(category: Category, size: Size) -> None:
 
 
 def _endpoints(settings: Settings) -> None:
+    known = (*JUDGES, *REWRITERS)
     for endpoint in settings.profile.endpoints:
         problem = f"profile {settings.profile.name}: endpoints names unknown judge {endpoint.judge!r}: "
-        if endpoint.judge not in JUDGES:
-            raise ConfigError(problem + nearest(endpoint.judge, JUDGES))
+        if endpoint.judge not in known:
+            raise ConfigError(problem + nearest(endpoint.judge, known))
+
+
+def _accelerators(settings: Settings) -> None:
+    known = ("generators", "judges", "rewriters", *GENERATORS, *JUDGES, *REWRITERS)
+    for name in (name for each in settings.profile.accelerators for name in each.models):
+        if name not in known:
+            problem = f"profile {settings.profile.name}: accelerators names unknown model {name!r}: "
+            raise ConfigError(problem + nearest(name, known))
 
 
 def _pool(category: Category) -> None:

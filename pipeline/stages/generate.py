@@ -20,6 +20,7 @@ from pipeline.records import Generation, LicenceProfile, stricter
 from pipeline.stages.base import Earlier, Resources, Stage, Unit, read_part
 from pipeline.stages.prompts import PromptsStage
 from pipeline.stages.recipes import Wanted, choose, generator_id, wanted
+from pipeline.stages.rewrite import RewriteStage
 from pipeline.storage import Store
 
 REASON_LENGTH = 300
@@ -47,7 +48,7 @@ class GenerateStage(Stage):
         generator: str,
         *,
         specs: Mapping[str, GeneratorSpec],
-        prompts: PromptsStage,
+        prompts: PromptsStage | RewriteStage,
         sources: Sequence[GenerateStage] = (),
         budget: float = 0.0,
     ) -> None:
@@ -89,6 +90,11 @@ class GenerateStage(Stage):
         """Free the generator."""
         if self._generator:
             self._generator.close()
+
+    def needs(self, unit: Unit) -> Iterator[Unit]:
+        """Yield the prompts, and the generations that this generator starts from."""
+        yield self.prompts.holding(unit.bucket)
+        yield from (stage.unit(unit.bucket) for stage in self.sources)
 
     def process(self, unit: Unit, store: Store) -> pa.Table:
         """Render what the recipes want of this generator for the bucket's prompts."""

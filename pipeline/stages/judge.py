@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 from pipeline.config import Category, Policy
@@ -50,6 +50,14 @@ class JudgeStage(AskStage):
         )
         self.wave = len(before) if exits else 0
         self.policy, self.panel, self.before, self.calibrate = policy, tuple(panel), tuple(before), calibrate
+
+    def needs(self, unit: Unit) -> Iterator[Unit]:
+        """Yield the pairs, and under early exit what settles some of them."""
+        yield from super().needs(unit)
+        if self.policy.early_exit:
+            yield from (stage.unit(unit.bucket) for stage in self.before)
+        if self.is_calibrated and self.calibrate:
+            yield self.calibrate.unit(0)
 
     @property
     def is_calibrated(self) -> bool:

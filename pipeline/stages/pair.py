@@ -15,6 +15,7 @@ from pipeline.stages.base import Stage, Unit, read_part
 from pipeline.stages.generate import GenerateStage
 from pipeline.stages.prompts import PromptsStage
 from pipeline.stages.recipes import Match, Wanted, choose, matches
+from pipeline.stages.rewrite import RewriteStage
 from pipeline.storage import Store
 
 
@@ -29,7 +30,7 @@ class PairStage(Stage):
         cast: Cast,
         *,
         specs: Mapping[str, GeneratorSpec],
-        prompts: PromptsStage,
+        prompts: PromptsStage | RewriteStage,
         generate: Sequence[GenerateStage],
     ) -> None:
         super().__init__(
@@ -45,6 +46,10 @@ class PairStage(Stage):
         del store
         for bucket in range(self.prompts.bucket_count):
             yield self.unit(bucket)
+
+    def needs(self, unit: Unit) -> Iterator[Unit]:
+        """Yield every generator's generations of the bucket."""
+        return (stage.unit(unit.bucket) for stage in self.generate)
 
     def process(self, unit: Unit, store: Store) -> pa.Table:
         """Form the pairs that the recipes ask for."""

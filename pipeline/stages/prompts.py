@@ -15,7 +15,7 @@ from pipeline.stages.recipes import Family
 from pipeline.storage import Store, read_uri
 
 SEGMENT = 100
-"""Buckets of one part: growing a bucket means growing all before it, so they are kept together."""
+"""Buckets of one part: a bucket of prompts is small, and a file of a user is read from its start."""
 
 
 class PromptsStage(Stage):
@@ -41,11 +41,16 @@ class PromptsStage(Stage):
         for first in range(0, self.bucket_count, SEGMENT):
             yield self.unit(first // SEGMENT)
 
+    def needs(self, unit: Unit) -> Iterator[Unit]:
+        """Yield nothing: the first stage."""
+        del unit
+        return iter(())
+
     def process(self, unit: Unit, store: Store) -> pa.Table:
-        """Grow or read the pool up to the end of the segment; keep the segment."""
+        """Grow the segment, or read the pool up to its end and keep the segment."""
         del store
         start, end = unit.bucket * SEGMENT, (unit.bucket + 1) * SEGMENT
-        rows = takewhile(lambda prompt: prompt.bucket < end, self._pool(end * self.bucket_size))
+        rows = takewhile(lambda prompt: prompt.bucket < end, self._pool(start, end))
         buckets = groupby((row for row in rows if row.bucket >= start), key=lambda prompt: prompt.bucket)
         batches = [batch for _, bucket in buckets for batch in Prompt.table(bucket).to_batches()]
         return pa.Table.from_batches(batches, schema=Prompt.schema())
@@ -54,25 +59,31 @@ class PromptsStage(Stage):
         """Return the buckets of the segment."""
         return range(unit.bucket * SEGMENT, (unit.bucket + 1) * SEGMENT)
 
+    def holding(self, bucket: int) -> Unit:
+        """Return the unit that holds ``bucket``."""
+        return self.unit(bucket // SEGMENT)
+
     def families(self, bucket: int, store: Store) -> Iterator[Family]:
         """Yield the usable prompts of a bucket, each root with those perturbed from it."""
-        unit = self.unit(bucket // SEGMENT)
-        rows = read_part(Prompt, unit.key, store, row_group=bucket % SEGMENT)
+        rows = read_part(Prompt, self.holding(bucket).key, store, row_group=bucket % SEGMENT)
         for _, members in groupby((row for row in rows if row.status == "ok"), key=lambda row: row.root_id):
             root, *perturbed = members
             yield Family(root=root, perturbed=tuple(perturbed))
 
     def reaches(self, bucket: int, store: Store) -> bool:
         """Say whether the pool has rows for ``bucket``; it may be that none of them is usable."""
-        unit = self.unit(bucket // SEGMENT)
-        return any(True for _ in read_part(Prompt, unit.key, store, row_group=bucket % SEGMENT))
+        return any(
+            True for _ in read_part(Prompt, self.holding(bucket).key, store, row_group=bucket % SEGMENT)
+        )
 
-    def _pool(self, count: int) -> Iterator[Prompt]:
+    def _pool(self, start: int, end: int) -> Iterator[Prompt]:
+        """Yield the prompts of buckets ``start`` to ``end``; of a file, also all others."""
         if self.category.pool.uri is not None:
             return read_pool(self.category, bucket_size=self.bucket_size)
         return pools.grow(
             self.category.name,
-            min(count, pools.capacity(self.category.name)),
+            min(end * self.bucket_size, pools.capacity(self.category.name)),
+            start=start * self.bucket_size,
             bucket_size=self.bucket_size,
             seed=self.category.pool.seed,
             perturbations=self.perturbations,

@@ -8,12 +8,24 @@ from pipeline import pools
 from pipeline.config import Category, Settings
 from pipeline.stages.recipes import expected_pairs
 
+LEAST = 16
+"""Buckets that a build begins with at least, if it needs as many."""
+
 
 def first_buckets(category: Category, settings: Settings) -> int:
-    """Return the buckets that should give the quota at the share of pairs expected to be kept."""
+    """Return the buckets that should give the quota, if as many pairs are kept as the profile expects."""
     per_prompt = expected_pairs(settings.cast(category).recipes) * settings.profile.expected_kept
     prompts = math.ceil(settings.quota(category) / per_prompt)
     return min(math.ceil(prompts / settings.profile.bucket_size), most_buckets(category, settings))
+
+
+def opening_buckets(category: Category, settings: Settings) -> int:
+    """Return the buckets to begin with: what they keep sizes the steps after them.
+
+    At least those that judges are calibrated on; a large quota begins with an eighth of what it should take.
+    """
+    planned = first_buckets(category, settings)
+    return min(planned, max(LEAST, settings.policy(category).calibration, math.ceil(planned / 8)))
 
 
 def next_buckets(missing: int, kept_each: float, so_far: int) -> int:

@@ -87,6 +87,10 @@ class ShardStage(Stage):
         """Return the buckets that the shard is cut from."""
         return [b for b in self.shipped if isinstance(unit, ShardUnit) and unit.bucket <= b < unit.until]
 
+    def needs(self, unit: Unit) -> Iterator[Unit]:
+        """Yield the labels of all buckets that the shard is cut from."""
+        return (self.agree.unit(bucket) for bucket in self.buckets(unit))
+
     def units(self, store: Store) -> Iterator[ShardUnit]:
         """Cut the buckets into runs of about ``shard_bytes`` per licence profile."""
         for profile in self.licence_profiles:

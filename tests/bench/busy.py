@@ -28,7 +28,8 @@ from pipeline.generators.base import Rendered, Request
 from pipeline.generators.table import GENERATORS, make_generator
 from pipeline.records import Checks, Prompt
 from pipeline.runners import ray as runner
-from pipeline.runners.base import Bench, Task, run
+from pipeline.runners.base import Bench, Task
+from pipeline.runners.flow import Flow
 from pipeline.stages import Lanes, lanes
 from pipeline.storage import open_store
 
@@ -73,13 +74,20 @@ def _ours(units: int) -> tuple[float, float]:
         for unit in lane.prompts.units(store):
             assert Bench(store.uri).do(lane.prompts, unit).cause is None
         (stage,) = lane.generate
-        tasks = [Task(stage=stage, unit=unit) for unit in stage.units(store)]
+        flow = Flow(overlap=True)
+        for unit in stage.units(store):
+            flow.add(Task(stage=stage, unit=unit), ())
         started = time.perf_counter()
-        workers = runner.RayWorkers(store.uri, 1, stage.resources)
+        workers = runner.RayWorkers(store.uri, 1)
         ends: list[tuple[float, int]] = []
-        for outcome in run(workers, tasks, attempts=1):
-            assert outcome.done.cause is None, outcome.done.cause
-            ends.append((time.perf_counter(), outcome.done.rows))
+        while len(ends) < units:
+            workers.hire(flow.needs())
+            for worker in workers.idle():
+                if task := flow.next(worker, workers.staff()):
+                    workers.start(worker, task)
+            for _, done in workers.wait():
+                assert done.cause is None, done.cause
+                ends.append((time.perf_counter(), done.rows))
         workers.close()
     items, later = sum(rows for _, rows in ends), sum(rows for _, rows in ends[1:])
     return SECONDS * items / (ends[-1][0] - started), SECONDS * later / (ends[-1][0] - ends[0][0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from rich.console import Console
 
 from pipeline import api
 from pipeline.config import Settings
-from pipeline.runners.base import Bench, Done, Task
+from pipeline.runners.base import Bench, Done, Need, Task, Worker
 from pipeline.runners.build import Build
 from pipeline.runners.progress import Display
+from pipeline.stages import Resources
 from pipeline.stages.check import check
 from pipeline.storage import open_store
 from tests.e2e.world import Project
@@ -26,16 +28,23 @@ class Here:
 
     def __init__(self, uri: str, did: list[str]) -> None:
         self._bench, self._did = Bench(uri), did
-        self._task: Task | None = None
+        self._worker = Worker()
 
-    def start(self, task: Task) -> bool:
-        if self._task:
-            return False
-        self._task = task
+    def hire(self, needs: Mapping[Resources, Need]) -> None:
+        pass
+
+    def idle(self) -> Sequence[Worker]:
+        return [] if self._worker.task else [self._worker]
+
+    def staff(self) -> Mapping[str, int]:
+        return {self._worker.open: 1}
+
+    def start(self, worker: Worker, task: Task) -> bool:
+        worker.task, worker.open = task, task.stage.folder
         return True
 
     def wait(self) -> list[tuple[Task, Done]]:
-        task, self._task = self._task, None
+        task, self._worker.task = self._worker.task, None
         assert task
         self._did.append(f"{task.stage.name}/{task.stage.lane}")
         return [(task, self._bench.do(task.stage, task.unit))]
@@ -50,7 +59,7 @@ def build(settings: Settings, run: Path | str) -> set[str]:
     check(settings)
     store = open_store(str(run))
     with StringIO() as file, Display(store, Console(file=file)) as display:
-        driver = Build(settings, store, factory=lambda _: Here(str(run), did), display=display)
+        driver = Build(settings, store, workers=Here(str(run), did), display=display)
         failures = driver.run().failures
         assert not failures, failures
     return set(did)

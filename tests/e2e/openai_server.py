@@ -53,8 +53,9 @@ class OpenAIServer:
 
     ``refused`` says with which status it refuses which media. It is known as ``vllm`` or not, and ``holds``
     media that were sent, so that it takes them by their uuid, or does not. ``reply`` stands in for every
-    completion, ``prefers`` for what it says of two media. ``answered`` counts what got an answer, by what was
-    asked; ``sent`` how often the bytes of a medium came; ``at_once`` is the most requests that were there.
+    completion, or makes one, or an error, of a request; ``prefers`` for what it says of two media.
+    ``answered`` counts what got an answer, by what was asked; ``sent`` how often the bytes of a medium came;
+    ``at_once`` is the most requests that were there.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class OpenAIServer:
         refused: Mapping[str, int] | None = None,
         vllm: bool = True,
         holds: bool = True,
-        reply: Mapping[str, Any] | None = None,
+        reply: Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
         prefers: Callable[[str, str], tuple[float, float, float]] = preference,
     ) -> None:
         self.model, self.vllm, self.holds, self.reply = model, vllm, holds, reply
@@ -181,7 +182,7 @@ class OpenAIServer:
     async def _misbehave(
         self, fault: str, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        reply = json.dumps(self._completion(json.loads(body))).encode()
+        reply = json.dumps(self._completed(json.loads(body))).encode()
         match fault:
             case "429":
                 _answer(writer, 429, {"error": {"message": "too many requests"}}, "retry-after: 0.01\r\n")
@@ -225,7 +226,13 @@ class OpenAIServer:
         if self.holds:
             self._held |= {part["uuid"] for part in named}
         self.answered[asked(body)] += 1
-        return 200, self._completion(body) if self.reply is None else self.reply
+        made = self._completed(body)
+        return (400 if "error" in made else 200), made
+
+    def _completed(self, body: dict[str, Any]) -> Mapping[str, Any]:
+        if self.reply is None:
+            return self._completion(body)
+        return self.reply(body) if callable(self.reply) else self.reply
 
     def _completion(self, body: dict[str, Any]) -> dict[str, Any]:
         media = [part["uuid"] for part in parts(body) if part["type"] != "text"]

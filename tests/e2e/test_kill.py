@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.world import Command, Fault, Project, built, dead, parts, shipped, tree, until, vipo
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("two Ray nodes")]
 
 WORKER_DIES = {
     "before its second medium": {"prefix": "media/", "nth": 2},

@@ -14,7 +14,7 @@ from pipeline.storage import open_store
 from tests.e2e.nodes import TwoNodes
 from tests.e2e.world import Command, Fault, Project, built, dead, parts, shipped, tree, until, vipo
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("two Ray nodes")]
 
 CLOCK = """
 #define _GNU_SOURCE
@@ -96,7 +96,7 @@ def test_a_node_that_replaces_a_lost_one_is_used(
     images: Project, images_tree: dict[str, str], nodes: TwoNodes, run: Path, tmp_path: Path
 ) -> None:
     """The head's worker is held in a later stage until the new node has a worker."""
-    lost = Fault(folder=tmp_path / "lost", act="hold", prefix="generate/", nth=2)
+    lost = Fault(folder=tmp_path / "lost", act="hold", prefix="generate/")
     late = Fault(folder=tmp_path / "late", act="hold", prefix="judge/")
     nodes.start_head(late.environment())
     nodes.start_second(lost.environment())

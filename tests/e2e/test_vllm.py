@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
@@ -17,9 +18,15 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import VipoError
-from pipeline.judges.base import Answer, JudgeSpec, Media, Question
+from pipeline.judges.base import Answer, Hosting, JudgeSpec, Media, Question
 from pipeline.judges.endpoint import EndpointJudge
 from pipeline.judges.server import ServedJudge
+from pipeline.media.symbols import COLOURS
+from pipeline.pools.rewriting import constraint, lost
+from pipeline.records import Checks, ObjectCheck, Prompt, RelationCheck
+from pipeline.rewriters.asking import SAMPLE
+from pipeline.rewriters.base import RewriterSpec, Sentences, Unrewritten
+from pipeline.rewriters.served import Rewriter
 from tests.e2e.vllm import (
     REPO,
     Processes,
@@ -113,6 +120,29 @@ def test_a_server_killed_while_it_is_asked_comes_back_and_none_is_asked_again_th
     assert {choice for choice, ahead in clear if not ahead} == {"b"}
 
 
+@pytest.mark.usefixtures("served")
+def test_a_rewriter_writes_what_the_constraint_allows_and_is_asked_back(brighter: JudgeSpec) -> None:
+    """The model writes noise: what holds is held by the constraint, the checks and the questions."""
+    prompts = [said(f"Three red stars above a {colour} car.", colour) for colour in COLOURS]
+    given = [Sentences(root=prompt, perturbed=(), modality="image") for prompt in prompts]
+    spec = RewriterSpec(name="noise", weights=brighter.weights)
+    hosting = Hosting(urls=(running(brighter).url,))
+    found = {}
+    for threshold in (0.0, 1.0):
+        rewriter = Rewriter(spec, hosting, threshold=threshold)
+        rewriter.open()
+        found[threshold] = list(rewriter.rewrite(given))
+        rewriter.close()
+    assert {outcome.why for outcome in found[0.0]} <= {None, Unrewritten.LOST}
+    assert any(outcome.texts for outcome in found[0.0])
+    for prompt, outcome in zip(prompts, found[0.0], strict=True):
+        for text in outcome.texts:
+            assert re.fullmatch(constraint(prompt), text)
+            assert lost(text, prompt) is None
+    assert {outcome.why for outcome in found[1.0]} <= {Unrewritten.DENIED, Unrewritten.LOST}
+    assert any(outcome.why is Unrewritten.DENIED for outcome in found[1.0])
+
+
 def test_nothing_is_left_of_a_killed_owner(vllm_python: str, brighter: JudgeSpec, tmp_path: Path) -> None:
     assert brighter.weights
     shutil.copytree(f"{brighter.weights.root}/{REPO}", tmp_path / REPO)
@@ -177,6 +207,14 @@ def running(brighter: JudgeSpec) -> Processes:
     """Return the processes of the shared server."""
     (found,) = Processes.serving(brighter.weights)
     return found
+
+
+def said(text: str, colour: str) -> Prompt:
+    """Return a prompt of three red stars above a car."""
+    stars = ObjectCheck(name="star", count=3, colour="red")
+    car = ObjectCheck(name="car", count=1, colour=colour)
+    above = RelationCheck(subject=0, relation="above", object=1)
+    return replace(SAMPLE.root, id=text, text=text, checks=Checks(objects=(stars, car), relations=(above,)))
 
 
 def both_orders(first: Media, second: Media) -> Iterator[Question]:

@@ -1,19 +1,24 @@
-"""The null generator: real frames, no meaning, a GPU's time."""
+"""The null generator and the null judge: real frames and verdicts, no meaning, a GPU's time."""
 
 from __future__ import annotations
 
 import hashlib
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from pipeline import media
-from pipeline.config import Size
+from pipeline.config import Rubric, Size
 from pipeline.generators.base import GeneratorSpec, Rendered, Request
 from pipeline.generators.null import NullGenerator
+from pipeline.generators.table import GENERATORS
+from pipeline.judges.base import Hosting, Media, Question
+from pipeline.judges.table import JUDGES, make_judge
 from pipeline.media.flaws import flaw
 from pipeline.media.frames import Frames
 from pipeline.records import Checks, Prompt
@@ -83,3 +88,35 @@ def test_an_item_takes_at_least_its_seconds_and_leaves_the_processor_to_others()
     assert time.perf_counter() - start >= 0.09
     assert time.thread_time() - used < 0.09
     assert counted > 1000
+
+
+def test_few_pictures_are_shared_by_all_seeds() -> None:
+    spec = replace(GENERATORS["null/quick"], options={"seconds": 0.0, "noise": 0.0, "pictures": 3})
+    requests = (Request(id=str(seed), prompt=PROMPT, seed=seed, size=IMAGE) for seed in range(30))
+    made = NullGenerator(spec).generate(requests)
+    assert len({each.frames.tobytes() for each in made if isinstance(each, Rendered)}) == 3
+
+
+def question(prompt: str, a: bytes, b: bytes) -> Question:
+    sides = [Media(sha256=hashlib.sha256(data).hexdigest(), mime="image/jpeg", data=data) for data in (a, b)]
+    rubric = Rubric(question="?", criteria=("none",))
+    return Question(id="0", prompt=prompt, checks=Checks(), rubric=rubric, a=sides[0], b=sides[1])
+
+
+@pytest.mark.parametrize("agree", [0.0, 0.7, 1.0])
+def test_a_null_judge_votes_for_more_bytes_or_goes_by_position(agree: float) -> None:
+    judge = make_judge(replace(JUDGES["null/quick"], options={"agree": agree, "seconds": 0.0}), Hosting())
+    forward = [question(str(number), b"long", b"short ") for number in range(1000)]
+    swapped = [question(str(number), b"short ", b"long") for number in range(1000)]
+    answers = list(zip(judge.ask(forward), judge.ask(swapped), strict=True))
+    said = Counter((one.choice, other.choice) for one, other in answers)
+    assert said.keys() <= {("b", "a"), ("a", "a")}
+    assert said["b", "a"] / 1000 == pytest.approx(agree, abs=0.05)
+    assert answers == list(zip(judge.ask(forward), judge.ask(swapped), strict=True))
+
+
+def test_null_judges_draw_apart() -> None:
+    asked = [question(str(number), b"long", b"short ") for number in range(200)]
+    rows = (replace(JUDGES["null/quick"], name=name) for name in ("null/one", "null/two"))
+    one, two = ([answer.choice for answer in make_judge(row, Hosting()).ask(asked)] for row in rows)
+    assert one != two

@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 CONSTRAINTS = ROOT / "infra" / "constraints.txt"
 DATA = ("categories", "prompts", "infra/profiles")
-ADAPTERS = {"av", "boto3", "cv2", "datasketch", "onnxruntime", "PIL", "rapidocr", "ray", "torch"}
+ADAPTERS = {"av", "boto3", "cv2", "onnxruntime", "PIL", "rapidocr", "ray", "torch"}
 SLOW_TO_IMPORT = ADAPTERS | {"numpy", "pyarrow"}
 EXTRAS = frozenset({"embedded", "ray", "models", "clients", "safety", "consensus"})
 """Those of the tests; vLLM has an environment of its own."""

@@ -61,6 +61,15 @@ def test_a_row_becomes_a_prompt_with_its_line_source_and_licence() -> None:
     assert (full.subject, full.style, full.licence, full.line) == ("b", "s", "MIT", 2)
 
 
+def test_a_row_that_says_its_source_keeps_it() -> None:
+    of_json, of_parquet = (
+        prompts(jsonl({"text": "a", "source": "a set"}))[0],
+        prompts(parquet(text=["a"], source=["a set"]), "mine.parquet")[0],
+    )
+    assert of_json.source.startswith("a set in mine.jsonl#sha256=")
+    assert of_parquet.source.startswith("a set in mine.parquet#sha256=")
+
+
 def test_ids_are_those_of_the_same_text_grown() -> None:
     root = next(grow("alignment", 1, bucket_size=1))
     (prompt,) = prompts(jsonl({"text": root.text}))

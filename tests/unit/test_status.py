@@ -1,8 +1,7 @@
-"""``plan`` before a build, ``status`` in the middle of one: what they count is what is there."""
+"""``status`` in the middle of a build: what it counts is what is there."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import api
-from pipeline.config import Settings
 from pipeline.errors import StorageError
 from pipeline.stages import ORDER
-from tests.e2e.world import Project, parts
+from tests.e2e.world import parts
 
 pytestmark = pytest.mark.slow
 
@@ -84,34 +82,3 @@ def test_no_run_is_no_status(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="no run is here"):
         api.status(str(tmp_path / "nothing"))
     assert not (tmp_path / "nothing").exists()
-
-
-@pytest.fixture
-def settings(images: Project) -> Settings:
-    return images.settings()
-
-
-def test_a_plan_counts_what_the_recipes_ask_for(settings: Settings) -> None:
-    (planned,) = api.plan(settings).categories
-    # 0.6 of the prompts give 3 generations and 3 pairs, 0.3 give 2 and 1, 0.1 give 2 and a gold pair.
-    assert planned.quota == 12
-    assert planned.prompts == 12  # 12 / (2.1 pairs x 0.5 kept) = 11.4, in buckets of 2
-    assert planned.generations == round(planned.prompts * (0.6 * 3 + 0.3 * 2 + 0.1 * 2))
-    assert planned.pairs == round(planned.prompts * (0.6 * 3 + 0.3 + 0.1))
-    assert planned.kept == round(planned.prompts * (0.6 * 3 + 0.3) * 0.5)
-    assert planned.answers == pytest.approx(planned.prompts * 2.2 * 2 * 2, abs=1)
-    assert planned.bytes > 0
-
-
-def test_a_plan_takes_the_rates_that_a_run_has_measured(settings: Settings, images_run: Path) -> None:
-    rated, measured = api.plan(settings), api.plan(settings, str(images_run))
-    assert not rated.measured
-    assert measured.measured
-    assert measured.categories[0].pairs == rated.categories[0].pairs
-    assert measured.wall_seconds != rated.wall_seconds
-    assert measured.wall_seconds > 0
-
-
-def test_more_workers_take_less_time(settings: Settings) -> None:
-    four = dataclasses.replace(settings, profile=dataclasses.replace(settings.profile, workers=4))
-    assert api.plan(four).wall_seconds == pytest.approx(api.plan(settings).wall_seconds / 4)

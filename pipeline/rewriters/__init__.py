@@ -1,0 +1,1 @@
+"""Models that say prompts anew. Room for a new one: a row in table.py."""

@@ -1,0 +1,1 @@
+"""The trainer: shards in, an aligned model out. It knows no stage."""

@@ -1,0 +1,223 @@
+"""What a training is made from: a TOML file to frozen dataclasses, refused before any work if it is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.config import Device, load_toml
+from pipeline.errors import ConfigError
+from pipeline.ids import content_id
+from pipeline.records import LicenceProfile
+from pipeline.train.loss import check_alphas, conversions
+from pipeline.train.noise import Times
+from pipeline.train.shards import Share
+
+FamilyName = Literal["sd15", "sdxl", "sd3", "flux", "qwen_image", "wan"]
+FLOW: tuple[FamilyName, ...] = ("sd3", "flux", "qwen_image", "wan")
+"""Families of rectified flow; the others predict noise or velocity, as their scheduler says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """What is trained. ``weights``: folder of a diffusers pipeline, or the hub's repository at ``revision``
+    (None: as infra/weights.toml pins it).
+
+    lora trains adapters of ``rank`` on weights in the type of ``precision``; full trains float32 masters, and
+    bf16 is then the type of the arithmetic alone: steps of 1e-6 would be rounded away in bf16 weights.
+    ``reference``: adapters switched off (lora), or a frozen copy of the weights.
+    ``guidance`` is what a guidance-distilled transformer (FLUX.1-dev) is told.
+    """
+
+    family: FamilyName
+    weights: str
+    revision: str | None = None
+    train: Literal["full", "lora"] = "lora"
+    rank: int = 16
+    precision: Literal["fp32", "bf16"] = "bf16"
+    reference: Literal["adapters", "frozen"] = "adapters"
+    checkpointing: bool = False
+    guidance: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """Pixels and frames that pairs are brought to: scaled until they cover it, then cropped to the middle."""
+
+    width: int
+    height: int
+    frames: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """What is trained on. ``runs``: folders or s3:// prefixes of finished builds.
+
+    Of several ``sizes`` a pair takes the one nearest to its own shape; that and ``held_out`` (the share of
+    prompts kept for measuring) read every pair's JSON at the start. ``caption_dropout``: the share of visits
+    without a prompt. ``verify`` compares every SHA-256. ``cache``: folder or prefix in which latents and text
+    embeddings are kept (None: made each time).
+    """
+
+    runs: tuple[str, ...]
+    sizes: tuple[Resolution, ...]
+    categories: tuple[Share, ...] = ()
+    licence: LicenceProfile = "permissive"
+    held_out: float = 0.0
+    caption_dropout: float = 0.0
+    threads: int = 4
+    verify: bool = False
+    cache: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """What is minimised; see ``loss``. sft: the winner's error alone. dpo needs ``kappa``.
+
+    ``alpha`` is Poly-DPO's coefficient (0: Diffusion-DPO) and ``higher`` those of the orders from 2.
+    A pair's loss is multiplied by its confidence to the power of ``confidence``; ``safeguard`` above 0 bounds
+    the loser's gradient (1: the winner's error must not rise, to first order); ``sft`` adds so much of the
+    winner's error. ``weighting`` 1-t makes errors of flow models those of the noise they imply: x (1-t)^2.
+    ``beta`` exists to be refused: no two trainers mean the same by it.
+    """
+
+    kind: Literal["sft", "dpo"]
+    kappa: float | None = None
+    alpha: float = 0.0
+    higher: tuple[float, ...] = ()
+    confidence: float = 0.0
+    safeguard: float = 0.0
+    sft: float = 0.0
+    weighting: Literal["none", "1-t"] = "none"
+    beta: float | None = None
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """Coefficients of sigmoid(-z), its square and so on."""
+        return (self.alpha, *self.higher)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optim:
+    """How it is minimised: AdamW. ``batch`` is pairs of one update.
+
+    ``micro_batch``: pairs of one forward pass. ``clip``: largest norm of the gradient (0: no limit). ``ema``:
+    decay of the averaged weights that are exported (0: none).
+    """
+
+    lr: float
+    batch: int
+    steps: int
+    micro_batch: int = 1
+    warmup: int = 0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """Where results go: ``folder`` gets log.jsonl, checkpoints/ and export/. Numbers count updates.
+
+    A checkpoint is written every ``checkpoint`` updates and the last ``keep`` are kept.
+    """
+
+    folder: str
+    log: int = 10
+    checkpoint: int = 500
+    keep: int = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """One file: a whole training."""
+
+    model: Model
+    data: Data
+    objective: Objective
+    optim: Optim
+    output: Output
+    times: Times = field(default_factory=Times)
+    seed: int = 0
+    device: Device = "cuda"
+
+    @property
+    def fingerprint(self) -> str:
+        """What settings must share with a checkpoint to go on from it: all but length, place and speed."""
+        given = dataclasses.asdict(self)
+        given["optim"].pop("steps")
+        del given["output"], given["device"], given["data"]["threads"], given["data"]["cache"]
+        return content_id("training", settings=given)
+
+
+def load(path: Path) -> Training:
+    """Read one training file. Raises ConfigError naming file, key and remedy."""
+    training = load_toml(Training, path)
+    check(training, f"{path.parent.name}/{path.name}")
+    return training
+
+
+def check(training: Training, where: str) -> None:
+    """Refuse settings that contradict each other. Raises ConfigError."""
+    for rule in (_objective, _model, _numbers):
+        for wrong in rule(training):
+            raise ConfigError(f"{where}: {wrong}")
+    check_alphas(training.objective.alphas, where)
+
+
+def to_json(training: Training) -> str:
+    """Return the settings as they are stored beside results."""
+    return json.dumps(dataclasses.asdict(training), indent=1, sort_keys=True) + "\n"
+
+
+def _objective(training: Training) -> Any:
+    goal = training.objective
+    if goal.beta is not None:
+        yield (
+            f"objective.beta = {goal.beta:g} means something else in every trainer: give objective.kappa, "
+            f"which for this beta is: {conversions(goal.beta)}"
+        )
+    if goal.kind == "dpo" and (goal.kappa is None or goal.kappa <= 0):
+        yield "objective.kappa is missing or not above 0: dpo needs it (2500 was published for SDXL)"
+    if goal.kind == "sft" and (goal.kappa is not None or any(goal.alphas) or goal.safeguard or goal.sft):
+        yield "objective: kappa, alpha, higher, safeguard, sft are of kind dpo: remove them or set kind"
+    if goal.weighting == "1-t" and training.model.family not in FLOW:
+        yield f"objective.weighting = '1-t' is for flow models; {training.model.family} is none: use 'none'"
+    if min(goal.confidence, goal.safeguard, goal.sft) < 0:
+        yield "objective: confidence, safeguard and sft must be 0 or above"
+
+
+def _model(training: Training) -> Any:
+    model = training.model
+    if model.train == "full" and model.reference == "adapters" and training.objective.kind == "dpo":
+        yield "model.reference = 'adapters' needs train = 'lora': use 'frozen'"
+    if model.family != "wan" and any(size.frames != 1 for size in training.data.sizes):
+        yield f"data.sizes: {model.family} makes images: frames must be 1"
+    if model.rank < 1:
+        yield "model.rank must be 1 or above"
+
+
+def _numbers(training: Training) -> Any:
+    optim, data, times = training.optim, training.data, training.times
+    if not data.runs or not data.sizes:
+        yield "data.runs and data.sizes must be lists of at least one entry"
+    if min(optim.batch, optim.micro_batch, optim.steps) < 1 or optim.batch % optim.micro_batch:
+        yield "optim: batch, micro_batch and steps must be above 0, and micro_batch must divide batch"
+    if not (0 <= data.held_out < 1 and 0 <= data.caption_dropout <= 1 and 0 <= optim.ema < 1):
+        yield "data.held_out, data.caption_dropout and optim.ema must be shares between 0 and 1"
+    if not (optim.lr > 0 and times.std > 0 and times.shift > 0):
+        yield "optim.lr, times.std and times.shift must be above 0"
+    if any(share.weight <= 0 for share in data.categories):
+        yield "data.categories: a weight must be above 0: leave the category out instead"
+    if any(size.width % 16 or size.height % 16 for size in data.sizes):
+        yield "data.sizes: width and height must be multiples of 16"
+    if training.output.checkpoint % max(1, training.output.log):
+        yield "output.checkpoint must be a multiple of output.log, or a resumed log would differ"
+    if min(training.output.log, training.output.checkpoint, training.output.keep, data.threads) < 1:
+        yield "output.log, output.checkpoint, output.keep and data.threads must be above 0"
