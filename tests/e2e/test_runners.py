@@ -17,7 +17,19 @@ import pytest
 from rich.console import Console
 
 from pipeline import api
-from tests.e2e.world import PATIENCE, QUIET, Command, Project, built, tree, until, vipo
+from tests.e2e.world import (
+    IMAGES,
+    PATIENCE,
+    PROFILE,
+    QUIET,
+    VIDEOS,
+    Command,
+    Project,
+    built,
+    tree,
+    until,
+    vipo,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -73,6 +85,12 @@ def _free_ports(count: int) -> list[int]:
 def test_two_local_workers_do_what_one_does(both: Project, both_run: Path, tmp_path: Path) -> None:
     built(Command(*both.build(tmp_path, "--workers", "2")))
     assert tree(tmp_path) == tree(both_run)
+
+
+def test_stages_that_overlap_give_the_same_bytes(both_run: Path, tmp_path: Path) -> None:
+    project = Project.write(tmp_path / "project", IMAGES, VIDEOS, profile=PROFILE + "overlap = true\n")
+    built(Command(*project.build(tmp_path / "run", "--workers", "3")))
+    assert tree(tmp_path / "run") == tree(both_run)
 
 
 def test_ray_does_what_one_local_worker_does(both: Project, both_run: Path, tmp_path: Path) -> None:
