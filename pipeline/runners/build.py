@@ -109,7 +109,8 @@ class Build:
         self._display.started(self._settings)
         try:
             for kind in ORDER:
-                self._expect(kind.name, 0, 0)
+                if any(_ for goal in self._goals.values() for _ in goal.lanes.of(kind)):
+                    self._expect(kind.name, 0, 0)
             for goal in self._goals.values():
                 self._take_in(goal)
             self._settle(self._goals)

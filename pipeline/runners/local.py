@@ -64,7 +64,7 @@ class LocalWorkers:
         """Wait until a process answers or dies."""
         busy = {worker.channel: worker for worker in self._workers if worker.task}
         ended: list[tuple[Task, Done]] = []
-        for channel in wait(list(busy)):
+        for channel in wait(list(busy)) if busy else ():  # none: the last one died before its task began
             worker = busy[channel]  # type: ignore[index]
             task, worker.task = worker.task, None
             if task:

@@ -75,7 +75,8 @@ def status(store: Store) -> Status:
     every = read_lanes(settings, store)
     measured = speeds(store)
     workers = settings.profile.workers or os.cpu_count() or 1
-    stages = tuple(_stage_status(kind, every, measured, workers, store) for kind in ORDER)
+    kinds = [kind for kind in ORDER if any(_ for lane in every for _ in lane.of(kind))]
+    stages = tuple(_stage_status(kind, every, measured, workers, store) for kind in kinds)
     failures = {failure.unit: failure for diary in read_diaries(store) for failure in diary.failures}
     open_failures = (failure for failure in failures.values() if store.size(failure.unit) is None)
     return Status(

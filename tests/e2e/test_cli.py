@@ -116,11 +116,8 @@ def test_a_build_ends_with_a_table_and_the_path_of_the_report(images: Project, t
     assert first.output.splitlines()[-1] == f"report: {run}/report.html"
     assert (run / "report.html").is_file()
     stages = [line.partition(":")[0] for line in first.errors.splitlines()]
-    assert stages == [
-        stage
-        for stage in ("prompts", "generate", "pair", "gold", "calibrate", "judge", "agree", "shard")
-        for _ in "ab"
-    ]
+    asked = ("prompts", "generate", "pair", "gold", "calibrate", "judge", "agree", "shard")
+    assert stages == [stage for stage in asked for _ in "ab"]
 
     again = vipo(*images.build(run))
     assert again.process.returncode == 0

@@ -164,8 +164,8 @@ def test_a_driver_can_be_killed_again_and_again(
 def test_a_worker_that_dies_while_idle_is_replaced(
     images: Project, run: Path, images_tree: dict[str, str], images_run: Path, held: list[Fault]
 ) -> None:
-    """The driver is held between two stages, when its one worker has nothing to do."""
-    fault = Fault(folder=run.with_name("fault"), act="hold", method="list", prefix="generate/")
+    """The driver is held before it cuts shards, when its one worker has nothing to do."""
+    fault = Fault(folder=run.with_name("fault"), act="hold", method="list", prefix="shard/")
     held.append(fault)
     command = Command(*images.build(run), environment=fault.environment())
     assert fault.held() == command.process.pid

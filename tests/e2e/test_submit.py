@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -18,8 +17,6 @@ from pathlib import Path
 import pytest
 
 from pipeline import api
-from pipeline.errors import BuildError, ConfigError
-from pipeline.runners import jobs
 from pipeline.runners.metrics import DOLLARS, FAILED_ROWS, METRICS, PREFIX
 from pipeline.storage import open_store
 from tests.e2e.nodes import HEAD_IP, TwoNodes, free_ports
@@ -86,15 +83,20 @@ def cluster() -> Iterator[Cluster]:
 def submit(cluster: Cluster, project: Project, run: Path | str, *extra: str) -> Command:
     """Start ``vipo submit`` for a build that takes both nodes."""
     given = ["submit", *project.build(run, "--workers", "2", *extra)[1:], "--shared"]
-    return Command(*given, environment={**cluster.environment, "RAY_ADDRESS": cluster.url})
+    return Command(*given, environment=joins(cluster))
 
 
-@pytest.fixture
-def address(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Let this process talk to the cluster; return where."""
-    for name, value in cluster.environment.items():
-        monkeypatch.setenv(name, value)
-    return cluster.url
+def job(cluster: Cluster, verb: str, run: Path) -> Command:
+    """Follow or stop the last job of a run."""
+    return vipo("job", verb, "--run", str(run), environment=joins(cluster))
+
+
+def joins(cluster: Cluster) -> dict[str, str]:
+    """Return the environment of a command that talks to the cluster.
+
+    A command, and not this process: Ray reads how a process authenticates once, when it is imported.
+    """
+    return {**cluster.environment, "RAY_ADDRESS": cluster.url}
 
 
 def held_driver(cluster: Cluster, run: Path) -> int:
@@ -111,7 +113,7 @@ def command_line(pid: int) -> str:
 
 
 def test_a_job_is_left_joined_killed_and_gone_on_with(
-    cluster: Cluster, address: str, few: Project, few_tree: dict[str, str], tmp_path: Path
+    cluster: Cluster, few: Project, few_tree: dict[str, str], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     first = submit(cluster, few, run)
@@ -131,9 +133,9 @@ def test_a_job_is_left_joined_killed_and_gone_on_with(
     ]
     assert not dead(driver)
 
-    other = few.settings(workers=2, quota=13)
-    with pytest.raises(ConfigError, match=f"job {name[1]} is at work on {run} with other settings: "):
-        jobs.submit(other, str(run), address=address, shared=True)
+    other = submit(cluster, few, run, "--quota", "13")
+    assert other.end() == 1
+    assert other.errors.startswith(f"vipo: job {name[1]} is at work on {run} with other settings: ")
 
     second = submit(cluster, few, run)
     until(lambda: "prompts: " in second.output, "the log is shown from its beginning")
@@ -158,22 +160,23 @@ def test_a_job_is_left_joined_killed_and_gone_on_with(
     assert tree(run) == few_tree
 
 
-def test_a_job_that_is_stopped_has_ended(
-    cluster: Cluster, address: str, few: Project, tmp_path: Path
-) -> None:
-    run = str(tmp_path / "run")
-    job = jobs.submit(few.settings(workers=2), run, address=address, shared=True)
-    until(lambda: parts(tmp_path / "run", "prompts"), "the build has begun")
-    assert jobs.latest(run, address=address) == job
-    assert jobs.stop(job)
-    assert not [pid for pid in cluster.drivers() if run in command_line(pid)]
+def test_a_job_that_is_stopped_has_ended(cluster: Cluster, few: Project, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    submitted = submit(cluster, few, run, "--detach")
+    assert submitted.end() == 0
+    (name,) = re.findall("^job (vipo-[0-9a-f]{12}-1) submitted", submitted.errors)
+    until(lambda: parts(run, "prompts"), "the build has begun")
+    stopped = job(cluster, "stop", run)
+    assert stopped.process.returncode == 0, stopped.errors
+    assert stopped.output == f"stopped: {name}: submit it again to go on\n"
+    assert not [pid for pid in cluster.drivers() if str(run) in command_line(pid)]
 
-    with io.StringIO() as log:
-        with pytest.raises(BuildError, match=f"job {job.id} stopped: .*: the same command goes on with it"):
-            jobs.follow(job, log.write)
-        assert f"Running entrypoint for job {job.id}" in log.getvalue()
-    assert not jobs.latest(run, address=address).at_work
-    assert not jobs.stop(job)
+    followed = job(cluster, "follow", run)
+    assert followed.process.returncode == 1
+    assert re.fullmatch(f"vipo: job {name} stopped: .*: the same command goes on with it\n", followed.errors)
+    assert f"Running entrypoint for job {name}" in followed.output
+    again = job(cluster, "stop", run)
+    assert (again.process.returncode, again.errors) == (1, f"vipo: job {name} is not at work\n")
 
 
 def test_a_build_that_fails_fails_its_job_and_logs_events(cluster: Cluster, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from pipeline import api
 from pipeline.errors import StorageError
 from pipeline.stages import ORDER
+from pipeline.stages.rewrite import RewriteStage
 from tests.e2e.world import parts
 
 pytestmark = pytest.mark.slow
@@ -26,7 +27,7 @@ def test_a_finished_run_is_finished(images_run: Path) -> None:
     seen = api.status(str(images_run))
     assert seen.finished
     assert not seen.failures
-    assert [stage.name for stage in seen.stages] == [kind.name for kind in ORDER]
+    assert [stage.name for stage in seen.stages] == [k.name for k in ORDER if k is not RewriteStage]
     for stage in seen.stages:
         assert stage.done == stage.total == len(parts(images_run, stage.name))
         assert stage.rate is not None
