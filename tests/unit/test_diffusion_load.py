@@ -101,6 +101,7 @@ def test_another_scheduler_keeps_the_configuration_but_for_its_shift(store: Stor
 
 def test_a_closed_generator_holds_no_weights(store: Store) -> None:
     generator = DiffusionGenerator(spec(tiny("flux"), "FluxPipeline"))
+    gc.collect()  # what the tests before this one left
     before = denoisers()
     generator.open(store)
     assert denoisers() == before + 1
