@@ -53,6 +53,9 @@ bench-batching: $(VENV)/.test ## measure how far a batch is from the same reques
 bench-gpu: $(VENV)/.test ## measure FLUX.1 and Wan2.1 of full size and random weights; needs a GPU
 	$(PY) -m tests.bench.gpu
 
+bench-train: $(VENV)/.test ## measure training of SDXL and SD3.5 Medium of full size and random weights; needs a GPU
+	$(PY) -m tests.bench.train_gpu
+
 bench-pools: $(VENV)/.test ## grow every pool in full: distinct, near duplicates, balance, speed, memory
 	$(PY) -m tests.bench.pools
 
@@ -125,7 +128,7 @@ help: ## list every target
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo test test-quick bench chaos bench-labels bench-judges bench-client bench-injection bench-batching bench-gpu
-.PHONY: bench-pools bench-cleaning bench-scale bench-loader train-demo
+.PHONY: bench-pools bench-cleaning bench-scale bench-loader bench-train train-demo
 .PHONY: build-image-1m build-video-300k follow stop plan status verify gc repair
 .PHONY: report lint types lock clean help unsound
 

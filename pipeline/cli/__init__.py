@@ -10,7 +10,7 @@ import signal
 import sys
 from typing import NoReturn
 
-from pipeline.cli import audit, build, jobs, models, plan, prompts, runs, train
+from pipeline.cli import audit, build, imports, jobs, models, plan, prompts, runs, train
 from pipeline.errors import VipoError
 
 INTERRUPTED = 130
@@ -38,6 +38,6 @@ def _interrupt(_signal: int, _frame: object) -> NoReturn:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vipo", description="Build visual preference datasets.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (plan, build, jobs, runs, audit, models, prompts, train):
+    for group in (plan, build, imports, jobs, runs, audit, models, prompts, train):
         group.add(commands)
     return parser

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from fnmatch import fnmatchcase
+from glob import has_magic
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -33,6 +35,9 @@ NAMES = ("caption", "image_0_uid", "image_1_uid", "ranking_id")
 ROWS = 32
 """Rows of a Parquet file in memory at a time."""
 
+BUFFER = 4 << 20
+"""Bytes read ahead of each column: without it the whole row group would be in memory, often a gigabyte."""
+
 
 class Skip(StrEnum):
     """Why a pair is left out."""
@@ -42,6 +47,12 @@ class Skip(StrEnum):
     SAME_MEDIA = "both media are the same"
     DAMAGED = "damaged in its shard or file"
     UNREADABLE = "a medium does not decode"
+    NO_JPEG = "a medium is no JPEG"
+    NO_LABEL = "no label"
+    ODD_LABEL = "labels are no two shares of 1"
+    TIE = "a tie"
+    CONTRADICTED = "labels and best_image_uid disagree"
+    TWICE = "there already"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +101,12 @@ def parquet_pairs(uri: str, *, limit: int | None = None) -> Iterator[Labelled | 
     limit; media of row groups without one are not read. Raises ConfigError for other columns, CorruptError
     for what is no Parquet, StorageError.
     """
-    store, keys = _files(uri)
+    store, keys = parquet_files(uri)
     drawn = None if limit is None else _drawn(store, keys, limit)
     for key in keys:
-        with _opened(store, key) as file:
-            _require_columns(file, f"{store.uri}/{key}")
+        where = f"{store.uri}/{key}"
+        with store.open(key) as raw, opened_parquet(raw, where) as file:
+            require_columns(file, where, KINDS)
             yield from _rows(file, key, None if drawn is None else drawn.get(key, set()))
 
 
@@ -157,13 +169,22 @@ def _checks(store: Store, shard: Shard) -> dict[str, Checks]:
     return {row.id: row.checks for key in keys for row in read_part(Prompt, key, store)}
 
 
-def _files(uri: str) -> tuple[Store, list[str]]:
-    """Return the store and the keys of one file, or of all Parquet files below an address."""
-    if uri.endswith(".parquet"):
-        folder, _, name = uri.rpartition("/")
-        return open_store(folder or ("/" if uri.startswith("/") else ".")), [name]
-    store = open_store(uri)
-    keys = [entry.key for entry in store.list("") if entry.key.endswith(".parquet")]
+def parquet_files(uri: str) -> tuple[Store, list[str]]:
+    """Return the store and the keys of one file, of those of a pattern, or of all below an address.
+
+    A pattern has * ? or [] in the last part of its address. Raises StorageError if there is none.
+    """
+    folder, _, name = uri.rpartition("/")
+    beside = folder or ("/" if uri.startswith("/") else ".")
+    if has_magic(name) and (store := open_store(beside)).size(name) is None:
+        held = (entry.key for entry in store.list("") if "/" not in entry.key)
+        keys = [key for key in held if fnmatchcase(key, name)]
+    elif uri.endswith(".parquet"):
+        return open_store(beside), [name]
+    else:
+        store = open_store(uri)
+        keys = [entry.key for entry in store.list("")]
+    keys = [key for key in keys if key.endswith(".parquet")]
     if not keys:
         raise StorageError(
             f"{uri}: no .parquet files there: give a file, a folder or an s3:// prefix of them"
@@ -172,34 +193,37 @@ def _files(uri: str) -> tuple[Store, list[str]]:
 
 
 @contextmanager
-def _opened(store: Store, key: str) -> Iterator[pq.ParquetFile]:
-    with store.open(key) as raw:
-        try:
-            file = pq.ParquetFile(raw, page_checksum_verification=True)
-        except (pa.ArrowException, OSError) as error:
-            cause = " ".join(str(error).split())
-            raise CorruptError(
-                f"{store.uri}/{key}: no readable Parquet ({cause}): download it again"
-            ) from error
-        with file:
-            yield file
+def opened_parquet(raw: BinaryIO, where: str) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file to be read front to back. Raises CorruptError for what is none."""
+    try:
+        file = pq.ParquetFile(raw, page_checksum_verification=True, pre_buffer=False, buffer_size=BUFFER)
+    except (pa.ArrowException, OSError) as error:
+        cause = " ".join(str(error).split())
+        raise CorruptError(f"{where}: no readable Parquet ({cause}): download it again") from error
+    with file:
+        yield file
 
 
-def _require_columns(file: pq.ParquetFile, where: str) -> None:
+def require_columns(file: pq.ParquetFile, where: str, kinds: Mapping[str, tuple[Any, ...]]) -> None:
+    """Refuse a file that lacks a column, or has one of none of its ``kinds``. Raises ConfigError."""
     schema = file.schema_arrow
     for name in COLUMNS:
         if name not in schema.names:
-            raise ConfigError(f"{where}: no column {name}: give a file with {', '.join(COLUMNS)}")
+            found = ", ".join(schema.names)[:200]
+            raise ConfigError(
+                f"{where}: no column {name} among {found}: give a file with {', '.join(COLUMNS)}"
+            )
         kind = schema.field(name).type
-        if not any(fits(kind) for fits in _KINDS[name.partition("_")[0]]):
+        if not any(fits(kind) for fits in kinds[name.partition("_")[0]]):
             raise ConfigError(f"{where}: column {name} is {kind}, which Pick-a-Pic's is not: convert it")
 
 
-_KINDS: Mapping[str, tuple[Any, ...]] = {
+KINDS: Mapping[str, tuple[Any, ...]] = {
     "jpg": (pa.types.is_binary, pa.types.is_large_binary),
     "label": (pa.types.is_floating, pa.types.is_integer),
     "caption": (pa.types.is_string, pa.types.is_large_string),
 }
+"""Types of the columns, by what their names begin with."""
 
 
 def _drawn(store: Store, keys: Iterable[str], limit: int) -> dict[str, set[int]]:
@@ -207,7 +231,7 @@ def _drawn(store: Store, keys: Iterable[str], limit: int) -> dict[str, set[int]]
 
     def ranked() -> Iterator[tuple[str, str, int]]:
         for key in keys:
-            with _opened(store, key) as file:
+            with store.open(key) as raw, opened_parquet(raw, f"{store.uri}/{key}") as file:
                 for number, name in enumerate(_names(file, key)):
                     yield _rank(name), key, number
 

@@ -76,7 +76,13 @@ def write_manifest(settings: Settings, lanes: Sequence[Lanes], store: Store) -> 
             shards.append(describe(unit, rows.num_rows, store))
             wins.update(rows["winner_generator"].to_pylist())
             losses.update(rows["loser_generator"].to_pylist())
-        contents.append(_contents(settings, lane, wins, losses))
+        category = lane.category
+        contents.append(contents_of(category.name, category.modality, settings.quota(category), wins, losses))
+    return put_manifest(contents, shards, store)
+
+
+def put_manifest(contents: Sequence[Contents], shards: Sequence[Shard], store: Store) -> Manifest:
+    """Write ``manifest.json``."""
     versions = {name: metadata.version(name) for name in PACKAGES}
     manifest = Manifest(format=1, categories=tuple(contents), shards=tuple(shards), versions=versions)
     store.replace(KEY, (json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n").encode())
@@ -122,12 +128,13 @@ def describe(unit: ShardUnit, pairs: int, store: Store) -> Shard:
     )
 
 
-def _contents(settings: Settings, lane: Lanes, wins: Counter[str], losses: Counter[str]) -> Contents:
+def contents_of(name: str, modality: str, quota: int, wins: Counter[str], losses: Counter[str]) -> Contents:
+    """Return what a category gives, by how often each generator won and lost."""
     names = sorted(wins.keys() | losses.keys())
     return Contents(
-        name=lane.category.name,
-        modality=lane.category.modality,
+        name=name,
+        modality=modality,
         pairs=wins.total(),
-        quota=settings.quota(lane.category),
+        quota=quota,
         generators=tuple(Standing(generator=n, wins=wins[n], losses=losses[n]) for n in names),
     )

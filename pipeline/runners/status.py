@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.config import Category, Settings, from_json
+from pipeline.dataset import manifest
 from pipeline.dataset.gc import Stale, stale
 from pipeline.errors import ConfigError, StorageError
 from pipeline.runners.build import SETTINGS_KEY
@@ -46,6 +47,11 @@ def read_settings(store: Store) -> Settings:
 
     Raises StorageError if there was none, ConfigError if they name what this version does not have.
     """
+    if store.size(SETTINGS_KEY) is None and store.size(manifest.KEY) is not None:
+        raise StorageError(
+            f"{store.uri}: an import is here, no build: what of it is damaged, `vipo verify` names: delete "
+            "that .tar and its .parquet, and import again"
+        )
     if store.size(SETTINGS_KEY) is None:
         raise StorageError(f"{store.uri}: no run is here: give the --run of a build, or run build first")
     settings = from_json(store.get(SETTINGS_KEY), f"{store.uri}/{SETTINGS_KEY}")

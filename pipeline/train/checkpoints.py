@@ -3,6 +3,9 @@
 A checkpoint is a folder ``checkpoints/<updates>``: trained weights, the optimiser's state, averaged weights
 if there are any, and state.json. It is written beside, synced and renamed. Order, timesteps, noise and
 learning rate are functions of the number of updates, so there is no other state.
+
+Whatever the number of ranks and however they share a model, tensors are stored whole: the first rank writes
+them, and each loads what falls to it. So a training goes on with other ranks than it began with.
 """
 
 from __future__ import annotations
@@ -10,11 +13,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError, CorruptError
+from pipeline.train.optimizers import flat, restore
+from pipeline.train.parallel import Ranks, on_host, placed
 from pipeline.train.settings import Training, to_json
 
 if TYPE_CHECKING:
@@ -29,20 +34,23 @@ def save(
     trained: Mapping[str, nn.Parameter],
     optimizer: optim.Optimizer,
     averaged: Mapping[str, Tensor],
+    ranks: Ranks,
 ) -> None:
     """Write the checkpoint after ``step`` updates and remove those beyond the last ``keep``."""
     from safetensors.torch import save_file
 
     folder = Path(training.output.folder) / "checkpoints"
     target, made = folder / f"{step:08d}", folder / f"{UNFINISHED}{step:08d}"
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir(parents=True)
-    save_file(
-        {name: value.detach().contiguous() for name, value in trained.items()}, made / "weights.safetensors"
-    )
-    save_file(_flat(trained, optimizer), made / "optimizer.safetensors")
-    if averaged:
-        save_file(dict(averaged), made / "averaged.safetensors")
+    if ranks.first:
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir(parents=True)
+    parts = {"weights": trained, "optimizer": flat(trained, optimizer), "averaged": averaged}
+    for name, part in parts.items():
+        held = on_host(part, ranks)
+        if held:
+            save_file(held, made / f"{name}.safetensors")
+    if not ranks.first:
+        return
     state = {"step": step, "fingerprint": training.fingerprint}
     (made / "state.json").write_text(json.dumps(state), encoding="utf-8")
     (made / "training.json").write_text(to_json(training), encoding="utf-8")
@@ -60,6 +68,7 @@ def resume(
     trained: Mapping[str, nn.Parameter],
     optimizer: optim.Optimizer,
     averaged: Mapping[str, Tensor],
+    ranks: Ranks,
 ) -> int:
     """Load the last checkpoint into what is given; return its number of updates, 0 if there is none.
 
@@ -67,9 +76,8 @@ def resume(
     """
     import torch
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
-    held = _held(Path(training.output.folder) / "checkpoints")
+    held = ranks.gathered(_held(Path(training.output.folder) / "checkpoints"))[0]
     if not held:
         return 0
     try:
@@ -79,15 +87,11 @@ def resume(
                 f"{held[-1]}: was written under other settings (its training.json says which): restore them, "
                 "or set another output.folder"
             )
-        weights = load_file(held[-1] / "weights.safetensors")
-        moments = load_file(held[-1] / "optimizer.safetensors")
-        means = load_file(held[-1] / "averaged.safetensors") if averaged else {}
         with torch.no_grad():
-            for name, value in trained.items():
-                value.copy_(weights[name])
-            for name, mean in averaged.items():
-                mean.copy_(means[name])
-        _restore(trained, optimizer, moments)
+            for name, values in (("weights", trained), ("averaged", averaged)):
+                for key, value in _stored(held[-1] / f"{name}.safetensors") if values else ():
+                    values[key].copy_(placed(value, values[key]))
+        restore(trained, optimizer, _stored(held[-1] / "optimizer.safetensors"))
         return int(state["step"])
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise CorruptError(
@@ -95,30 +99,13 @@ def resume(
         ) from error
 
 
-def _flat(trained: Mapping[str, nn.Parameter], optimizer: optim.Optimizer) -> dict[str, Tensor]:
-    """Return an optimiser's state by ``<parameter>|<part>``."""
-    import torch
+def _stored(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a file one by one: ranks of a node would each hold it whole otherwise."""
+    from safetensors import safe_open
 
-    flat: dict[str, Tensor] = {}
-    for name, value in trained.items():
-        for part, held in optimizer.state[value].items():
-            flat[f"{name}|{part}"] = torch.as_tensor(held).detach().contiguous()
-    return flat
-
-
-def _restore(
-    trained: Mapping[str, nn.Parameter], optimizer: optim.Optimizer, moments: Mapping[str, Tensor]
-) -> None:
-    state: dict[str, dict[str, Any]] = {name: {} for name in trained}
-    for key, value in moments.items():
-        name, _, part = key.rpartition("|")
-        state[name][part] = value
-    for name, parts in state.items():
-        of = trained[name]
-        optimizer.state[of] = {
-            part: value if part == "step" and value.ndim == 0 else value.to(of.device)
-            for part, value in parts.items()
-        }
+    with safe_open(path, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118
+            yield name, file.get_tensor(name)
 
 
 def _held(folder: Path) -> list[Path]:

@@ -81,7 +81,8 @@ class Source:
                         number = step + len(waiting)
                         drawn = self.order[number]
                         size = self.sizes[drawn.bucket]
-                        places = np.arange(rank, len(drawn.rows), ranks)
+                        # In blocks: a forward pass then has the same pairs whatever the number of ranks.
+                        places = np.array_split(np.arange(len(drawn.rows)), ranks)[rank]
                         chunks = np.array_split(places, min(threads, len(places)))
                         futures = [pool.submit(self._read, drawn, chunk, size, made) for chunk in chunks]
                         waiting.append((number, size, futures))
@@ -141,7 +142,7 @@ def undecoded(sample: Sample, size: Resolution) -> None:
 
 def _traits(catalogue: Catalogue, row: int, data: Data) -> tuple[int, bool]:
     """Return the resolution of a pair and whether its prompt is held out, from the sample's JSON."""
-    about = catalogue.read(row).about
+    about = catalogue.about(row)
     coin = unit_interval(content_id("held out", prompt=about["prompt_id"]))
     return nearest_size(about["winner"], data.sizes), coin < data.held_out
 

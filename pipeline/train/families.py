@@ -21,6 +21,7 @@ Condition = dict[str, "Tensor"]
 """What a denoiser is told of prompts, by the names of its arguments."""
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+UNET_BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D")
 BOTH_STREAMS = (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 
 
@@ -28,6 +29,9 @@ BOTH_STREAMS = (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_ou
 class Family:
     """``embed`` one prompt with a pipeline; ``encode`` [n, 3, frames, height, width] in [-1, 1] with its VAE;
     ``predict`` with its denoiser from noisy latents, timesteps (see ``noise.Process``), condition, guidance.
+
+    ``blocks`` are the classes that are compiled, ``dynamic`` None where prompts of all lengths go into them.
+    ``asked`` makes arguments of a call of the pipeline from guidance and frames.
     """
 
     pipeline: str
@@ -36,6 +40,9 @@ class Family:
     embed: Callable[[Any, str], Condition]
     encode: Callable[[Any, Tensor], Tensor]
     predict: Callable[[Any, Tensor, Tensor, Condition, float], Tensor]
+    blocks: tuple[str, ...]
+    dynamic: bool | None = False
+    asked: Callable[[float, int], dict[str, Any]] = lambda guidance, _: {"guidance_scale": guidance}
 
 
 def _embed_sd15(pipe: Any, prompt: str) -> Condition:
@@ -99,7 +106,7 @@ def _predict_sdxl(model: Any, noisy: Tensor, time: Tensor, given: Condition, _gu
 
     height, width = (8 * side for side in noisy.shape[-2:])
     # Original size, corner of the crop, size: pairs are trained on as if they had been this large.
-    sizes = torch.tensor([height, width, 0, 0, height, width], device=noisy.device, dtype=noisy.dtype)
+    sizes = torch.tensor([height, width, 0, 0, height, width]).to(noisy, non_blocking=True)
     added = {"text_embeds": given["text_embeds"], "time_ids": sizes.repeat(len(noisy), 1)}
     text = given["encoder_hidden_states"]
     made: Tensor = model(noisy, time, encoder_hidden_states=text, added_cond_kwargs=added, return_dict=False)[
@@ -164,6 +171,7 @@ FAMILIES: Mapping[FamilyName, Family] = {
         embed=_embed_sd15,
         encode=_encode_image,
         predict=_predict_sd15,
+        blocks=UNET_BLOCKS,
     ),
     "sdxl": Family(
         pipeline="StableDiffusionXLPipeline",
@@ -172,6 +180,7 @@ FAMILIES: Mapping[FamilyName, Family] = {
         embed=_embed_sdxl,
         encode=_encode_image,
         predict=_predict_sdxl,
+        blocks=UNET_BLOCKS,
     ),
     "sd3": Family(
         pipeline="StableDiffusion3Pipeline",
@@ -180,6 +189,7 @@ FAMILIES: Mapping[FamilyName, Family] = {
         embed=_embed_sd3,
         encode=_encode_image,
         predict=_predict_plain,
+        blocks=("JointTransformerBlock",),
     ),
     "flux": Family(
         pipeline="FluxPipeline",
@@ -188,6 +198,7 @@ FAMILIES: Mapping[FamilyName, Family] = {
         embed=_embed_flux,
         encode=_encode_image,
         predict=_predict_flux,
+        blocks=("FluxTransformerBlock", "FluxSingleTransformerBlock"),
     ),
     "qwen_image": Family(
         pipeline="QwenImagePipeline",
@@ -196,6 +207,9 @@ FAMILIES: Mapping[FamilyName, Family] = {
         embed=_embed_qwen,
         encode=_encode_frames,
         predict=_predict_qwen,
+        blocks=("QwenImageTransformerBlock",),
+        dynamic=None,
+        asked=lambda guidance, _: {"true_cfg_scale": guidance, "negative_prompt": " "},
     ),
     "wan": Family(
         pipeline="WanPipeline",
@@ -204,6 +218,8 @@ FAMILIES: Mapping[FamilyName, Family] = {
         embed=_embed_wan,
         encode=_encode_frames,
         predict=_predict_plain,
+        blocks=("WanTransformerBlock",),
+        asked=lambda guidance, frames: {"guidance_scale": guidance, "num_frames": frames},
     ),
 }
 """Every family by its name in a training file."""

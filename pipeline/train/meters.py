@@ -1,4 +1,4 @@
-"""What a training says of itself: one JSON line an interval, and TensorBoard where it is installed."""
+"""What a training says of itself: one JSON line an interval."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +24,13 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 @dataclass(slots=True)
 class Meters:
-    """What an interval saw. Per pair: t, loss, z, the winner's error, both errors less the reference's."""
+    """What an interval saw. Per pair: t, loss, z, the winner's error, both errors less the reference's.
 
+    ``flops``: of this rank's forward and backward passes; ``peak``: FLOP/s of its device, if they are known.
+    """
+
+    peak: float | None = None
+    flops: float = 0.0
     pairs: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     norms: list[float] = field(default_factory=list)
     waited: float = 0.0
@@ -35,6 +40,12 @@ class Meters:
         """Add one value a pair."""
         for name, each in values.items():
             self.pairs[name].extend(each.detach().double().cpu().tolist())
+
+    def merge(self, ranks: Sequence[Meters]) -> None:
+        """Take what all ranks saw of the same updates; one that waits for data makes all wait."""
+        for name in ranks[0].pairs:
+            self.pairs[name] = [value for one in ranks for value in one.pairs[name]]
+        self.waited = max(one.waited for one in ranks)
 
     def read(self) -> dict[str, Any]:
         """Return what the interval says.
@@ -54,7 +65,10 @@ class Meters:
             "gradient_norm": max(self.norms, default=math.nan),
             "pairs_per_second": count / seconds,
             "data_wait": self.waited / seconds,
+            "tflops": self.flops / seconds / 1e12,
         }
+        if self.peak:
+            line["mfu"] = self.flops / seconds / self.peak
         return line
 
     def _preference(self, z: np.ndarray[Any, Any], t: np.ndarray[Any, Any]) -> dict[str, Any]:
@@ -81,17 +95,11 @@ class Log:
         self._path = folder / "log.jsonl"
         kept = [line for line in read_log(folder) if line["step"] <= step]
         self._path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        self._board = _board(folder, step)
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Add a line; ``step`` says how many updates were done."""
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        if self._board is not None:
-            for name, value in line.items():
-                if isinstance(value, (int, float)) and name != "step":
-                    self._board.add_scalar(name, value, line["step"])
-            self._board.flush()
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
@@ -103,11 +111,3 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 def _mean(values: list[float]) -> float:
     return float(np.mean(values)) if values else math.nan
-
-
-def _board(folder: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
 
@@ -65,7 +65,19 @@ class Chance:
 
 
 def chance(seed: int, pair_id: str, draw: int) -> Chance:
-    """Return what (seed, pair, draw) determines."""
+    """Return what (seed, pair, draw) determines.
+
+    Draws from -1 downwards are the visits of a held-out pair: with its prompt, at timesteps spread evenly
+    (van der Corput's sequence, turned by a coin of the pair), and the same whatever the seed.
+    """
+    if draw >= 0:
+        return _chance(seed, pair_id, draw)
+    place = int(f"{-1 - draw:032b}"[::-1], 2) / 2**32
+    turned = (_chance(0, pair_id, -1).time + place) % 1
+    return replace(_chance(0, pair_id, draw), time=turned, caption=1.0)
+
+
+def _chance(seed: int, pair_id: str, draw: int) -> Chance:
     key = int(content_id("noise", seed=seed, pair=pair_id, draw=draw), 16)
     generator = np.random.Generator(np.random.Philox(key=key))
     time, caption = generator.random(2)
@@ -109,7 +121,8 @@ class Process:
         if self.predicts == "flow":
             levels = 1 - t, t
         else:
-            kept = torch.tensor(self.kept, dtype=torch.float64, device=t.device)[self.timestep(t)]
+            known = torch.tensor(self.kept, dtype=torch.float64).to(t.device, non_blocking=True)
+            kept = known[self.timestep(t)]
             levels = kept.sqrt(), (1 - kept).sqrt()
         shape = (-1, *[1] * (data.ndim - 1))
         return levels[0].to(data.dtype).reshape(shape), levels[1].to(data.dtype).reshape(shape)

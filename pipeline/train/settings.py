@@ -17,6 +17,8 @@ from pipeline.train.noise import Times
 from pipeline.train.shards import Share
 
 FamilyName = Literal["sd15", "sdxl", "sd3", "flux", "qwen_image", "wan"]
+ParallelKind = Literal["auto", "ddp", "fsdp"]
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
 FLOW: tuple[FamilyName, ...] = ("sd3", "flux", "qwen_image", "wan")
 """Families of rectified flow; the others predict noise or velocity, as their scheduler says."""
 
@@ -28,7 +30,9 @@ class Model:
 
     lora trains adapters of ``rank`` on weights in the type of ``precision``; full trains float32 masters, and
     bf16 is then the type of the arithmetic alone: steps of 1e-6 would be rounded away in bf16 weights.
-    ``reference``: adapters switched off (lora), or a frozen copy of the weights.
+    ``reference``: adapters switched off (lora), a frozen copy of the weights, or "cached": its errors are
+    made before the first update, kept under data.cache and used by every training they are the same for.
+    ``compile`` makes one program of each repeated block (torch.compile); its first updates take minutes.
     ``guidance`` is what a guidance-distilled transformer (FLUX.1-dev) is told.
     """
 
@@ -38,8 +42,9 @@ class Model:
     train: Literal["full", "lora"] = "lora"
     rank: int = 16
     precision: Literal["fp32", "bf16"] = "bf16"
-    reference: Literal["adapters", "frozen"] = "adapters"
+    reference: Literal["adapters", "frozen", "cached"] = "adapters"
     checkpointing: bool = False
+    compile: bool = False
     guidance: float = 1.0
 
 
@@ -54,12 +59,13 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """What is trained on. ``runs``: folders or s3:// prefixes of finished builds.
+    """What is trained on. ``runs``: folders or s3:// prefixes of finished builds and imports.
 
     Of several ``sizes`` a pair takes the one nearest to its own shape; that and ``held_out`` (the share of
-    prompts kept for measuring) read every pair's JSON at the start. ``caption_dropout``: the share of visits
-    without a prompt. ``verify`` compares every SHA-256. ``cache``: folder or prefix in which latents and text
-    embeddings are kept (None: made each time).
+    prompts kept for measuring, each pair at ``visits`` timesteps) read every pair's JSON at the start.
+    ``caption_dropout``: the share of visits without a prompt. ``verify`` compares every SHA-256. ``cache``:
+    folder or prefix in which latents, text embeddings and cached reference errors are kept (None: made each
+    time).
     """
 
     runs: tuple[str, ...]
@@ -67,6 +73,7 @@ class Data:
     categories: tuple[Share, ...] = ()
     licence: LicenceProfile = "permissive"
     held_out: float = 0.0
+    visits: int = 8
     caption_dropout: float = 0.0
     threads: int = 4
     verify: bool = False
@@ -102,7 +109,7 @@ class Objective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optim:
-    """How it is minimised: AdamW. ``batch`` is pairs of one update.
+    """How it is minimised: AdamW, with moments of 32 or (adamw8bit) of 8 bits. ``batch``: pairs of an update.
 
     ``micro_batch``: pairs of one forward pass. ``clip``: largest norm of the gradient (0: no limit). ``ema``:
     decay of the averaged weights that are exported (0: none).
@@ -111,6 +118,7 @@ class Optim:
     lr: float
     batch: int
     steps: int
+    kind: Literal["adamw", "adamw8bit"] = "adamw"
     micro_batch: int = 1
     warmup: int = 0
     beta1: float = 0.9
@@ -122,16 +130,42 @@ class Optim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Parallel:
+    """How several processes share a model; one process needs none of it.
+
+    ddp: each holds it whole; fsdp: each holds a part; auto: ddp if a GPU has room for all that it takes.
+    """
+
+    kind: ParallelKind = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
     """Where results go: ``folder`` gets log.jsonl, checkpoints/ and export/. Numbers count updates.
 
-    A checkpoint is written every ``checkpoint`` updates and the last ``keep`` are kept.
+    A checkpoint is written every ``checkpoint`` updates and the last ``keep`` are kept. ``trackers`` show the
+    log and samples; wandb and trackio take where and who from their own environment variables.
     """
 
     folder: str
     log: int = 10
     checkpoint: int = 500
     keep: int = 2
+    trackers: tuple[TrackerName, ...] = ("tensorboard",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """Pictures of ``prompts`` in the first of data.sizes, every ``every`` updates (0: none).
+
+    ``seed`` counts up from prompt to prompt; ``steps`` and ``guidance`` are the sampler's.
+    """
+
+    every: int = 0
+    prompts: tuple[str, ...] = ()
+    seed: int = 0
+    steps: int = 28
+    guidance: float = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +178,8 @@ class Training:
     optim: Optim
     output: Output
     times: Times = field(default_factory=Times)
+    parallel: Parallel = field(default_factory=Parallel)
+    samples: Samples = field(default_factory=Samples)
     seed: int = 0
     device: Device = "cuda"
 
@@ -151,8 +187,9 @@ class Training:
     def fingerprint(self) -> str:
         """What settings must share with a checkpoint to go on from it: all but length, place and speed."""
         given = dataclasses.asdict(self)
-        given["optim"].pop("steps")
-        del given["output"], given["device"], given["data"]["threads"], given["data"]["cache"]
+        del given["optim"]["steps"], given["optim"]["micro_batch"], given["parallel"]
+        del given["output"], given["samples"], given["device"]
+        del given["data"]["threads"], given["data"]["cache"], given["data"]["visits"]
         return content_id("training", settings=given)
 
 
@@ -165,7 +202,7 @@ def load(path: Path) -> Training:
 
 def check(training: Training, where: str) -> None:
     """Refuse settings that contradict each other. Raises ConfigError."""
-    for rule in (_objective, _model, _numbers):
+    for rule in (_objective, _model, _numbers, _intervals):
         for wrong in rule(training):
             raise ConfigError(f"{where}: {wrong}")
     check_alphas(training.objective.alphas, where)
@@ -195,10 +232,14 @@ def _objective(training: Training) -> Any:
 
 def _model(training: Training) -> Any:
     model = training.model
+    if model.reference == "cached" and training.data.cache is None:
+        yield "model.reference = 'cached' keeps errors under data.cache: set it to a folder or s3:// prefix"
     if model.train == "full" and model.reference == "adapters" and training.objective.kind == "dpo":
         yield "model.reference = 'adapters' needs train = 'lora': use 'frozen'"
     if model.family != "wan" and any(size.frames != 1 for size in training.data.sizes):
         yield f"data.sizes: {model.family} makes images: frames must be 1"
+    if training.optim.kind == "adamw8bit" and training.parallel.kind == "fsdp":
+        yield "optim.kind = 'adamw8bit' does not know weights divided by fsdp: use 'adamw', or kind = 'ddp'"
     if model.rank < 1:
         yield "model.rank must be 1 or above"
 
@@ -209,6 +250,8 @@ def _numbers(training: Training) -> Any:
         yield "data.runs and data.sizes must be lists of at least one entry"
     if min(optim.batch, optim.micro_batch, optim.steps) < 1 or optim.batch % optim.micro_batch:
         yield "optim: batch, micro_batch and steps must be above 0, and micro_batch must divide batch"
+    if min(data.threads, data.visits) < 1:
+        yield "data.threads and data.visits must be above 0"
     if not (0 <= data.held_out < 1 and 0 <= data.caption_dropout <= 1 and 0 <= optim.ema < 1):
         yield "data.held_out, data.caption_dropout and optim.ema must be shares between 0 and 1"
     if not (optim.lr > 0 and times.std > 0 and times.shift > 0):
@@ -217,7 +260,15 @@ def _numbers(training: Training) -> Any:
         yield "data.categories: a weight must be above 0: leave the category out instead"
     if any(size.width % 16 or size.height % 16 for size in data.sizes):
         yield "data.sizes: width and height must be multiples of 16"
-    if training.output.checkpoint % max(1, training.output.log):
+
+
+def _intervals(training: Training) -> Any:
+    output, samples = training.output, training.samples
+    if output.checkpoint % max(1, output.log):
         yield "output.checkpoint must be a multiple of output.log, or a resumed log would differ"
-    if min(training.output.log, training.output.checkpoint, training.output.keep, data.threads) < 1:
-        yield "output.log, output.checkpoint, output.keep and data.threads must be above 0"
+    if samples.every < 0 or samples.every % max(1, output.log):
+        yield "samples.every must be a multiple of output.log, or 0"
+    if samples.every and not (samples.prompts and samples.steps > 0):
+        yield "samples.prompts must not be empty, and samples.steps above 0: or leave [samples] out"
+    if min(output.log, output.checkpoint, output.keep) < 1:
+        yield "output.log, output.checkpoint and output.keep must be above 0"

@@ -78,9 +78,7 @@ class Catalogue:
         licence: LicenceProfile = "permissive",
         exact: bool = False,
     ) -> None:
-        tars = [tar for run in runs for tar in _tars(open_store(run), shares, licence)]
-        if not tars:
-            raise ConfigError(f"{', '.join(runs)}: no shards of licence profile {licence}: see data.licence")
+        tars = _chosen({run: list(_tars(open_store(run))) for run in runs}, shares, licence)
         with ThreadPoolExecutor(THREADS) as pool:
             parts = list(pool.map(_columns, tars))
         self._tars, self._exact = tars, exact
@@ -101,19 +99,9 @@ class Catalogue:
 
     def read(self, row: int) -> Sample:
         """Return a pair; one read. Raises CorruptError for other bytes than the index means, StorageError."""
-        spans, tar = self._spans[row].tolist(), self._tars[self._tar[row]]
-        start, end = spans[0][0], sum(spans[-1])
-        data = tar.read(start, end)
-        parts = [data[offset - start : offset - start + size] for offset, size in spans]
-        pair_id = self.pair_id(row)
-        # The JSON names its pair, so another tar's bytes are seen without hashing them.
-        right = len(data) == end - start and pair_id.encode() in parts[0]
-        if right and self._exact:
-            right = [hashlib.sha256(part).hexdigest() for part in parts] == self._hashes[row].as_py()
-        if not right:
-            raise CorruptError(f"{tar.store.uri}/{tar.key}: pair {pair_id} is damaged: run `vipo repair`")
+        parts = self._parts(row, len(ROLES))
         return Sample(
-            pair_id=pair_id,
+            pair_id=self.pair_id(row),
             category=self.categories[row],
             confidence=float(self.confidences[row]),
             described=parts[0],
@@ -123,6 +111,26 @@ class Catalogue:
             mime=media.mime_of("video" if self._video[row] else "image"),
         )
 
+    def about(self, row: int) -> Mapping[str, Any]:
+        """Return what the JSON says of a pair, without reading its media. Raises as ``read`` does."""
+        return dict(json.loads(self._parts(row, 1)[0]))
+
+    def _parts(self, row: int, count: int) -> list[bytes]:
+        """Return the first ``count`` members of a pair."""
+        spans, tar = self._spans[row][:count].tolist(), self._tars[self._tar[row]]
+        start, end = spans[0][0], sum(spans[-1])
+        data = tar.read(start, end)
+        parts = [data[offset - start : offset - start + size] for offset, size in spans]
+        pair_id = self.pair_id(row)
+        # The JSON names its pair, so another tar's bytes are seen without hashing them.
+        right = len(data) == end - start and pair_id.encode() in parts[0]
+        if right and self._exact:
+            hashes = [hashlib.sha256(part).hexdigest() for part in parts]
+            right = hashes == self._hashes[row].as_py()[:count]
+        if not right:
+            raise CorruptError(f"{tar.store.uri}/{tar.key}: pair {pair_id} is damaged: run `vipo repair`")
+        return parts
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Tar:
@@ -131,6 +139,8 @@ class _Tar:
     store: Store
     key: str
     index: str
+    category: str
+    licence: LicenceProfile
     size: int
     pairs: int
 
@@ -151,27 +161,45 @@ def _opened(uri: str, key: str) -> BinaryIO:
     return open_store(uri).open(key)
 
 
-def _tars(store: Store, shares: Sequence[Share], licence: LicenceProfile) -> Iterator[_Tar]:
-    wanted = {share.name for share in shares}
+def _tars(store: Store) -> Iterator[_Tar]:
     if store.size(MANIFEST) is None:
         raise StorageError(f"{store.uri}: no {MANIFEST}: no finished build lies there: see data.runs")
     try:
-        shards = json.loads(store.get(MANIFEST))["shards"]
-        known = {shard["category"] for shard in shards}
-        if unknown := sorted(wanted - known):
-            raise ConfigError(f"{store.uri}: no shards of {unknown[0]!r}: {nearest(unknown[0], known)}")
-        for shard in shards:
-            allowed = licence == "research" or shard["licence_profile"] == "permissive"
-            if allowed and (not wanted or shard["category"] in wanted):
-                yield _Tar(
-                    store=store,
-                    key=str(shard["tar"]),
-                    index=str(shard["index"]),
-                    size=int(shard["bytes"]),
-                    pairs=int(shard["pairs"]),
-                )
+        for shard in json.loads(store.get(MANIFEST))["shards"]:
+            yield _Tar(
+                store=store,
+                key=str(shard["tar"]),
+                index=str(shard["index"]),
+                category=str(shard["category"]),
+                licence=shard["licence_profile"],
+                size=int(shard["bytes"]),
+                pairs=int(shard["pairs"]),
+            )
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise CorruptError(f"{store.uri}/{MANIFEST}: damaged ({error!r:.100}): run build again") from error
+
+
+def _chosen(
+    runs: Mapping[str, Sequence[_Tar]], shares: Sequence[Share], licence: LicenceProfile
+) -> list[_Tar]:
+    """Return what is trained on. Raises ConfigError for a run or category of which nothing would be."""
+    known = {tar.category for tars in runs.values() for tar in tars}
+    wanted = {share.name for share in shares} or known
+    if unknown := sorted(wanted - known):
+        where = f"{', '.join(runs)}: no shards of {unknown[0]!r}"
+        raise ConfigError(f"{where}: {nearest(unknown[0], known)}")
+    chosen = []
+    for run, tars in runs.items():
+        named = [tar for tar in tars if tar.category in wanted]
+        if tars and not named:
+            raise ConfigError(f"{run}: no shards of data.categories: name one that it has, or leave it out")
+        allowed = [tar for tar in named if licence == "research" or tar.licence == "permissive"]
+        if not allowed:
+            raise ConfigError(f"{run}: no shards of licence profile {licence}: see data.licence")
+        chosen += allowed
+    if barred := sorted(wanted - {tar.category for tar in chosen}) if shares else []:
+        raise ConfigError(f"no shards of {barred[0]!r} of licence profile {licence}: see data.licence")
+    return chosen
 
 
 def _columns(tar: _Tar) -> tuple[pa.Table, NDArray[np.int64]]:

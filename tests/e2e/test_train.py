@@ -86,7 +86,7 @@ def test_sft_then_dpo_and_a_kill_between(tmp_path: Path) -> None:
     assert lines[0]["kappa_eff"] == pytest.approx(500 / 1.5)
     assert plot(tmp_path / "dpo").read_bytes().startswith(b"<?xml")
     held = json.loads((tmp_path / "dpo" / "held_out.json").read_text())
-    assert held["low"] <= held["accuracy"] <= held["high"]
+    assert held["accuracy"]["low"] <= held["accuracy"]["value"] <= held["accuracy"]["high"]
     assert 0 < held["pairs"] < 16
     assert len(list((tmp_path / "dpo" / "checkpoints").iterdir())) == 2, "older ones are removed"
 

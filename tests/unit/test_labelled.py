@@ -99,6 +99,8 @@ def test_a_limit_draws_rows_by_what_names_them(tmp_path: Path) -> None:
     write(tmp_path / "two/b.parquet", rows[25::-1], group=3)
     write(tmp_path / "two/a.parquet", rows[:25:-1])
     assert captions(str(tmp_path / "two"), 7) == captions(one, 7)
+    assert captions(str(tmp_path / "two/[ab].par*"), 7) == captions(one, 7)
+    assert captions(write(tmp_path / "two/c[1].parquet", rows[:3])) == {"cat 0", "cat 1", "cat 2"}
     # Without columns that name it, a row is where it stands.
     schema = pa.schema([field for field in SCHEMA if not field.name.endswith(("_uid", "_id"))])
     bare = write(tmp_path / "three/a.parquet", rows, schema)

@@ -176,8 +176,10 @@ def test_a_flipped_byte_is_seen_when_hashes_are_compared(tmp_path: Path) -> None
     damaged = bytearray(tar.read_bytes())
     damaged[damaged.index(b"\xff\xd9") - 20] ^= 1  # inside of the first picture
     tar.write_bytes(damaged)
+    pairs = Catalogue([str(tmp_path)], exact=True)
     with pytest.raises(CorruptError, match="is damaged"):
-        Catalogue([str(tmp_path)], exact=True).read(0)
+        pairs.read(0)
+    assert pairs.about(0)["pair_id"] == pairs.pair_id(0), "its JSON is read alone"
 
 
 def test_damage_found_by_a_thread_stops_the_loader(tmp_path: Path) -> None:

@@ -56,6 +56,10 @@ def broken(tmp_path: Path, *changes: tuple[str, str]) -> Training:
         (("height = 128", "height = 128, frames = 5"), "sd15 makes images: frames must be 1"),
         (("checkpoint = 50", "checkpoint = 55"), r"multiple of output\.log"),
         (('name = "alignment"', 'name = "alignment", weight = 0.0'), "weight must be above 0"),
+        (("steps = 100", 'steps = 100\nkind = "adamw8bit"\n[parallel]\nkind = "fsdp"'), "divided by fsdp"),
+        (("every = 50", "every = 15"), r"samples\.every must be a multiple of output\.log"),
+        (("steps = 8", "steps = 0"), r"samples\.prompts must not be empty, and samples\.steps above 0"),
+        (("checkpoint = 50", 'checkpoint = 50\ntrackers = ["wandbb"]'), r"output\.trackers.*wandb"),
     ],
 )
 def test_mistakes_are_refused(tmp_path: Path, change: tuple[str, str], message: str) -> None:
@@ -63,6 +67,15 @@ def test_mistakes_are_refused(tmp_path: Path, change: tuple[str, str], message: 
         broken(tmp_path, change)
     assert "mine.toml: " in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_cached_reference_errors_need_a_cache(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'cached' keeps errors under data\.cache: set it"):
+        broken(
+            tmp_path,
+            ('reference = "frozen"', 'reference = "cached"'),
+            ('cache = "runs/train-demo/cache"', ""),
+        )
 
 
 def test_a_checkpoint_goes_on_with_more_updates_but_not_with_another_objective() -> None:

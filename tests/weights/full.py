@@ -1,6 +1,7 @@
-"""FLUX.1-dev and Wan2.1-T2V-1.3B in their real shapes, random weights: what the benchmark on a GPU runs.
+"""FLUX.1-dev, Wan2.1-T2V-1.3B, SDXL and SD3.5-M in their real shapes, random weights: what runs on a GPU.
 
-The configurations are those that their authors publish; only the tokenizers know fewer words.
+The configurations are those that their authors publish; only the tokenizers know fewer words. The text
+encoders of SDXL and SD3.5-M have one layer each: who trains keeps embeddings, which have the real shapes.
 """
 
 from __future__ import annotations
@@ -11,16 +12,30 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderKLWan,
     DiffusionPipeline,
+    EulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
     UniPCMultistepScheduler,
     WanPipeline,
     WanTransformer3DModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    T5Config,
+    T5EncoderModel,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 
 from tests.weights import words
 from tests.weights.parts import BY_SIZE, flow, seeded
+from tests.weights.stable import NOISE
 
 FLUX_TRANSFORMER = {
     "patch_size": 1,
@@ -68,6 +83,37 @@ WAN_VAE = {
     "num_res_blocks": 2,
     "temperal_downsample": [False, True, True],
 }
+SDXL_UNET = {
+    "sample_size": 128,
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "block_out_channels": (320, 640, 1280),
+    "layers_per_block": 2,
+    "cross_attention_dim": 2048,
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+SD35_TRANSFORMER = {
+    "sample_size": 128,
+    "patch_size": 2,
+    "in_channels": 16,
+    "out_channels": 16,
+    "num_layers": 24,
+    "attention_head_dim": 64,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 4096,
+    "caption_projection_dim": 1536,
+    "pooled_projection_dim": 2048,
+    "pos_embed_max_size": 384,
+    "dual_attention_layers": tuple(range(13)),
+    "qk_norm": "rms_norm",
+}
 XXL = {
     "d_model": 4096,
     "d_kv": 64,
@@ -106,6 +152,46 @@ def wan() -> DiffusionPipeline:
         vae=seeded(lambda: AutoencoderKLWan(**WAN_VAE)),
         transformer=seeded(lambda: WanTransformer3DModel(**WAN_TRANSFORMER)),
     )
+
+
+def sdxl() -> DiffusionPipeline:
+    """SDXL: a UNet of 2.57 billion parameters."""
+    clip = words.clip()
+    vae = {**FLUX_VAE, "latent_channels": 4, "scaling_factor": 0.13025, "shift_factor": None}
+    quant = {"use_quant_conv": True, "use_post_quant_conv": True}
+    return StableDiffusionXLPipeline(
+        vae=seeded(lambda: AutoencoderKL(**{**vae, **quant})),
+        text_encoder=_clip(clip, 768, CLIPTextModel),
+        tokenizer=clip,
+        text_encoder_2=_clip(clip, 1280, CLIPTextModelWithProjection),
+        tokenizer_2=clip,
+        unet=seeded(lambda: UNet2DConditionModel(**SDXL_UNET)),
+        scheduler=EulerDiscreteScheduler(**NOISE, timestep_spacing="leading", steps_offset=1),
+    )
+
+
+def sd3() -> DiffusionPipeline:
+    """Stable Diffusion 3.5 Medium: a transformer of 2.24 billion parameters."""
+    clip, t5 = words.clip(), words.t5()
+    vae = {**FLUX_VAE, "scaling_factor": 1.5305, "shift_factor": 0.0609}
+    return StableDiffusion3Pipeline(
+        scheduler=flow(shift=3.0),
+        vae=seeded(lambda: AutoencoderKL(**vae)),
+        text_encoder=_clip(clip, 768, CLIPTextModelWithProjection),
+        tokenizer=clip,
+        text_encoder_2=_clip(clip, 1280, CLIPTextModelWithProjection),
+        tokenizer_2=clip,
+        text_encoder_3=seeded(lambda: T5EncoderModel(T5Config(**{**_xxl(32128), "num_layers": 1}))),
+        tokenizer_3=t5,
+        transformer=seeded(lambda: SD3Transformer2DModel(**SD35_TRANSFORMER)),
+    )
+
+
+def _clip(tokenizer: Any, width: int, kind: Any) -> Any:
+    sizes = {"hidden_size": width, "projection_dim": width, "num_attention_heads": width // 64}
+    config = _clip_l(tokenizer)
+    config.update({**sizes, "num_hidden_layers": 1})
+    return seeded(lambda: kind(config))
 
 
 def _clip_l(tokenizer: Any) -> CLIPTextConfig:
