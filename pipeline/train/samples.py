@@ -10,6 +10,7 @@ import math
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ class Samples:
         run.policy.pipe.run_safety_checker = _unchecked
         self._folder = Path(run.training.output.folder) / "samples"
         size = run.training.data.sizes[0]
-        asked = content_id("samples", settings=[repr(self._settings), repr(size)])
+        asked = content_id("samples", settings=[repr(replace(self._settings, every=0)), repr(size)])
         self._first = self._folder / f"start-{asked[:8]}.png"
 
     def draw(self, step: int) -> Image.Image:

@@ -238,6 +238,11 @@ def _model(training: Training) -> Any:
         yield "model.reference = 'adapters' needs train = 'lora': use 'frozen'"
     if model.family != "wan" and any(size.frames != 1 for size in training.data.sizes):
         yield f"data.sizes: {model.family} makes images: frames must be 1"
+    if model.family == "qwen_image" and model.compile and model.reference == "cached":
+        yield (
+            "model.reference = 'cached' does not fit compile of qwen_image, whose programs depend on which "
+            "prompts came before: use 'frozen' or 'adapters'"
+        )
     if training.optim.kind == "adamw8bit" and training.parallel.kind == "fsdp":
         yield "optim.kind = 'adamw8bit' does not know weights divided by fsdp: use 'adamw', or kind = 'ddp'"
     if model.rank < 1:

@@ -48,6 +48,10 @@ def test_compiled_blocks_start_at_a_margin_of_zero_and_are_compiled_once(
     assert programs[1] - programs[0] <= 2
     assert len(set(programs[1:])) == 1
     assert set(lines[0]["z"].values()) == {0.0}
+    again = replace(compiled, output=replace(plain.output, folder=str(tmp_path / "again")))
+    train(again, until=2)
+    train(again)
+    assert [line["loss"] for line in read_log(tmp_path / "again")] == [line["loss"] for line in lines]
     train(plain)
     for one, other in zip(lines, read_log(tmp_path / "plain"), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)

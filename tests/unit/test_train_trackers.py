@@ -90,6 +90,7 @@ def test_a_resumed_training_goes_on_in_its_run_and_tells_nothing_twice(
     assert [step for _, step, values in lines_told if values == ["samples"]] == [2, 3]
 
 
-def test_what_is_not_installed_is_refused() -> None:
+def test_what_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match=r"wandb is not installed: pip install 'wandb', or leave it out"):
         Trackers(["wandb"], Path(), {})
