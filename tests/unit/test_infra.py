@@ -90,7 +90,7 @@ def asked() -> list[list[str]]:
 def test_images_install_what_the_project_requires() -> None:
     cpu, gpu = asked()
     assert {"embedded", "ray"} <= set(cpu)
-    assert gpu == ["models"]
+    assert gpu == ["models", "train"]
     script: list[str | Path] = [sys.executable, INFRA / "requirements", ROOT / "pyproject.toml"]
     printed = subprocess.run([*script, *cpu], capture_output=True, text=True, check=True).stdout.splitlines()
     extras = PROJECT["optional-dependencies"]
