@@ -7,6 +7,7 @@ where their tables are known (``stages.check``).
 from __future__ import annotations
 
 from pipeline.config.read import (
+    check_category_name,
     data_root,
     from_json,
     load_category,
@@ -57,6 +58,7 @@ __all__ = [
     "Safety",
     "Settings",
     "Size",
+    "check_category_name",
     "data_root",
     "from_json",
     "load_category",

@@ -18,7 +18,9 @@ from pipeline.errors import ConfigError
 
 T = TypeVar("T")
 
-CATEGORY_NAME = re.compile(r"[a-z0-9_]{1,60}")
+CATEGORY_NAME = re.compile(r"[a-z0-9_]{1,50}")
+"""A tar member's name holds it beside a pair's id, and has up to 100 characters."""
+
 LONGEST_PATH = 300
 
 
@@ -34,7 +36,7 @@ def load_category(path: Path) -> Category:
     if category.pool.uri is not None and "://" not in category.pool.uri:
         pool = dataclasses.replace(category.pool, uri=str((path.parent / category.pool.uri).absolute()))
         category = dataclasses.replace(category, pool=pool)
-    _check_name(category, category.source)
+    check_category_name(category.name, f"{category.source}: name")
     _require(category.quota > 0, category.source, "quota", "must be above 0")
     _require(bool(category.rubric.criteria), category.source, "rubric.criteria", "must not be empty")
     if category.name != path.stem:
@@ -89,16 +91,16 @@ def from_json(data: bytes, where: str) -> Settings:
         cause = repr(error)[:200]
         raise ConfigError(f"{where}: not readable as settings ({cause}): run build again") from error
     for category in settings.categories:
-        _check_name(category, where)
+        check_category_name(category.name, f"{where}: name")
         if not (category.source.isprintable() and len(category.source) <= LONGEST_PATH):
             raise ConfigError(f"{where}: source of {category.name} is no path: run build again")
     return settings
 
 
-def _check_name(category: Category, where: str) -> None:
-    """A category's name becomes part of paths: nothing in it may lead elsewhere."""
-    if not CATEGORY_NAME.fullmatch(category.name):
-        raise ConfigError(f"{where}: name = {category.name[:80]!r} must be of a-z, 0-9 and _")
+def check_category_name(name: str, where: str) -> None:
+    """A category's name becomes part of paths: nothing in it may lead elsewhere. Raises ConfigError."""
+    if not CATEGORY_NAME.fullmatch(name):
+        raise ConfigError(f"{where} = {name[:80]!r} must be up to 50 characters of a-z, 0-9 and _")
 
 
 def nearest(wrong: str, valid: typing.Iterable[str]) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.config import check_category_name
 from pipeline.dataset.labelled import KINDS, ROWS, Skip, opened_parquet, parquet_files, require_columns
 from pipeline.dataset.manifest import KEY, contents_of, describe, put_manifest, read_manifest
 from pipeline.dataset.pick_a_pic import TYPES, USED, ImportedPair, Origin, pair_of
@@ -38,9 +38,6 @@ from pipeline.storage.tar import write_tar
 SHARD_BYTES = 1 << 30
 THREADS = 16
 """Files looked at side by side: on S3 each waits for its answers."""
-
-CATEGORY = re.compile(r"[a-z0-9_]{1,50}")
-"""A name of a tar's member holds it, and has up to 100 characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +93,7 @@ def import_pairs(
     called with each. Raises ConfigError for other columns and for a run that holds something else,
     CorruptError, StorageError.
     """
-    if not CATEGORY.fullmatch(category):
-        raise ConfigError(f"category {category[:80]!r} must be up to 50 characters of a-z, 0-9 and _")
+    check_category_name(category, "category")
     store = open_store(run)
     units = list(_units(_sources(uris), category, licence, shard_bytes))
     _require_own(units, store)

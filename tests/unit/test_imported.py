@@ -236,7 +236,7 @@ def test_what_is_no_pick_a_pic_is_refused_before_any_work(tmp_path: Path) -> Non
         import_pairs([good, str(tmp_path / "d.parquet")], run)
     with pytest.raises(StorageError, match=r"no \.parquet files"):
         import_pairs([good, str(tmp_path / "x*.parquet")], run)
-    with pytest.raises(ConfigError, match="'Pick-a-Pic' must be up to 50 characters of a-z"):
+    with pytest.raises(ConfigError, match="category = 'Pick-a-Pic' must be up to 50 characters of a-z"):
         import_pairs([good], run, category="Pick-a-Pic")
     assert not (tmp_path / "run").exists()
     ties = write(tmp_path / "e.parquet", [row(n, label_0=0.5, label_1=0.5) for n in range(3)])
