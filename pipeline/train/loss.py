@@ -16,13 +16,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 from numpy.polynomial import Polynomial
 
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+LEAST = 1e-15
+"""A coefficient below which a power is as good as not there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +143,6 @@ def _steepness(alphas: Sequence[float]) -> float:
     """Return the least 1 + p sum_k k alpha_k (1-p)^(k-1) over p in [0, 1]."""
     rest = Polynomial([0.0, *(k * alpha for k, alpha in enumerate(alphas, start=1))][1:] or [0.0])
     steep = 1 + Polynomial([1.0, -1.0]) * rest  # in q = 1 - p
-    with np.errstate(over="ignore"):  # a leading coefficient of next to nothing has a root far away
-        turns = [float(root.real) for root in steep.deriv().roots() if abs(root.imag) < 1e-9]
+    slope = steep.deriv().trim(LEAST)  # a leading coefficient of next to nothing has a root at infinity
+    turns = [float(root.real) for root in slope.roots() if abs(root.imag) < 1e-9]
     return min(float(steep(q)) for q in (0.0, 1.0, *(q for q in turns if 0 < q < 1)))

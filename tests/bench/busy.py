@@ -1,6 +1,6 @@
 """Does a GPU wait for what is not GPU work? A pretended GPU, and all else real.
 
-    make bench-busy       or            python -m tests.bench.busy --items 1000
+    make bench      or, it alone,      python -m tests.bench.busy --items 1000
 
 The null generator holds its device for 0.1 s an item; encoding a noisy 1024 px JPEG, hashing it and putting
 it into a folder are real. The same items go through the generate stage (one Ray actor) and through Ray Data

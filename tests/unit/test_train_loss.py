@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
@@ -101,6 +101,7 @@ def test_a_spurious_minimum_is_refused_with_the_reason(some: list[float]) -> Non
 
 @settings(max_examples=25)
 @given(alphas)
+@example([0.0, 1.0, 5e-324])
 def test_what_is_accepted_never_rises_with_the_margin(some: list[float]) -> None:
     try:
         loss.check_alphas(some, "mine.toml")
