@@ -15,7 +15,7 @@ from pipeline import api
 from tests.e2e.world import IMAGES, VIDEOS, Project, tree
 
 # No test times itself: on a busy machine one example may take long.
-# And the same examples every time, so that a red main names a change: new ones by --hypothesis-profile=explore.
+# The same examples every time, so that a red main names a change; others by --hypothesis-profile=explore.
 settings.register_profile("vipo", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("vipo")

@@ -35,8 +35,7 @@ class Case:
     """One pipeline class and the checkpoint that it loads.
 
     ``negatives``: the pipeline encodes the negative prompt itself, in every call. ``mends``: it replaces what
-    is no text, and so reads every prompt. ``large``: it makes a million pixels whatever it is asked for, and
-    HiDream's are not scaled to what was.
+    is no text, and so reads every prompt.
     """
 
     checkpoint: str
@@ -45,7 +44,6 @@ class Case:
     from_image: bool = False
     negatives: bool = False
     mends: bool = False
-    large: bool = False
     options: Mapping[str, float | str] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -102,14 +100,13 @@ CASES = (
         checkpoint="hidream",
         pipeline="HiDreamImagePipeline",
         size=Size(width=1024, height=1024),
-        large=True,
         options={"steps": 1, "guidance": 1.0},
     ),
     Case(checkpoint="sd15", pipeline="StableDiffusionPipeline"),
     Case(checkpoint="sdxl", pipeline="StableDiffusionXLPipeline"),
     Case(checkpoint="sd3", pipeline="StableDiffusion3Pipeline"),
     *(
-        Case(checkpoint=name, pipeline=pipeline, large=True, options={"steps": 1, "guidance": 1.0})
+        Case(checkpoint=name, pipeline=pipeline, options={"steps": 1, "guidance": 1.0})
         for name, pipeline in (("sana", "SanaPipeline"), ("pixart_sigma", "PixArtSigmaPipeline"))
     ),
     Case(checkpoint="zimage", pipeline="ZImagePipeline"),

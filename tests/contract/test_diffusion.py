@@ -44,7 +44,7 @@ from tests.contract.cases import (
     repinned,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers")]
 
 UNREADABLE = "a sign that says \udcff"
 """No text: half a character, which no tokenizer takes."""
@@ -61,9 +61,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return open_store(str(tmp_path_factory.mktemp("run")))
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(c, marks=[pytest.mark.slow] * c.large, id=str(c)) for c in CASES]
-)
+@pytest.fixture(scope="module", params=CASES, ids=str)
 def case(request: pytest.FixtureRequest) -> Case:
     made: Case = request.param
     return made
@@ -183,7 +181,6 @@ def test_a_length_that_the_model_cannot_make_is_refused(case: Case, generator: G
     frames([made])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", [FLUX, QWEN, HIDREAM], ids=str, indirect=True)
 def test_an_image_of_the_real_size_becomes_a_jpeg(case: Case, generator: Generator) -> None:
     size = Size(width=1024, height=1024)
@@ -193,7 +190,6 @@ def test_an_image_of_the_real_size_becomes_a_jpeg(case: Case, generator: Generat
     assert media.decode(encoded.data, encoded.mime).shape == (1, 1024, 1024, 3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "height", "length"), [("wan", 720, 5), ("ltx", 704, 9)])
 def test_a_video_of_the_real_size_becomes_an_mp4(name: str, height: int, length: int, store: Store) -> None:
     case = next(case for case in VIDEOS if case.checkpoint == name)

@@ -40,6 +40,8 @@ from tests.e2e.forge import (
 )
 from tests.e2e.world import QUIET, Project
 
+pytestmark = pytest.mark.slow
+
 MOST = 1_500
 """MiB that a reader of hostile bytes may take; without any it takes about 150."""
 
@@ -139,7 +141,6 @@ def test_a_video_of_many_large_frames_is_refused_before_they_fill_the_memory(run
     assert_refused_in_little_memory(run, TAR, "sample.loser.mp4")
 
 
-@pytest.mark.slow
 def test_a_video_with_more_frames_than_its_header_says_is_refused(run: Path) -> None:
     """5 GB of pixels in less than a megabyte, said to be one frame."""
     video = footage(4096, 4096, 100)

@@ -21,6 +21,8 @@ from pipeline.storage import Store, open_store
 from tests.unit.test_diffusion_adapter import frames, request, spec
 from tests.weights import tiny
 
+pytestmark = pytest.mark.slow
+
 FLUX = ("flux", "FluxPipeline")
 QWEN = ("qwenimage", "QwenImagePipeline")
 SD3 = ("sd3", "StableDiffusion3Pipeline")
