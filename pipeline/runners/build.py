@@ -20,6 +20,7 @@ from pipeline.stages import (
     Lanes,
     ShardStage,
     Stage,
+    kinds,
     lanes,
     read_columns,
     read_part,
@@ -108,9 +109,8 @@ class Build:
         self._store.replace(SETTINGS_KEY, to_json(self._settings))
         self._display.started(self._settings)
         try:
-            for kind in ORDER:
-                if any(_ for goal in self._goals.values() for _ in goal.lanes.of(kind)):
-                    self._expect(kind.name, 0, 0)
+            for kind in kinds(goal.lanes for goal in self._goals.values()):
+                self._expect(kind.name, 0, 0)
             for goal in self._goals.values():
                 self._take_in(goal)
             self._settle(self._goals)

@@ -12,7 +12,7 @@ from pipeline.dataset.gc import Stale, stale
 from pipeline.errors import ConfigError, StorageError
 from pipeline.runners.build import SETTINGS_KEY
 from pipeline.runners.progress import FOLDER, Failure, Speed, read_diaries, read_diary
-from pipeline.stages import ORDER, Lanes, ShardStage, Stage, lanes
+from pipeline.stages import Lanes, ShardStage, Stage, kinds, lanes
 from pipeline.stages.check import check
 from pipeline.stages.quota import first_buckets
 from pipeline.storage import Store
@@ -47,12 +47,12 @@ def read_settings(store: Store) -> Settings:
 
     Raises StorageError if there was none, ConfigError if they name what this version does not have.
     """
-    if store.size(SETTINGS_KEY) is None and store.size(manifest.KEY) is not None:
-        raise StorageError(
-            f"{store.uri}: an import is here, no build: what of it is damaged, `vipo verify` names: delete "
-            "that .tar and its .parquet, and import again"
-        )
     if store.size(SETTINGS_KEY) is None:
+        if store.size(manifest.KEY) is not None:
+            raise StorageError(
+                f"{store.uri}: an import is here, no build: what of it is damaged, `vipo verify` names: "
+                "delete that .tar and its .parquet, and import again"
+            )
         raise StorageError(f"{store.uri}: no run is here: give the --run of a build, or run build first")
     settings = from_json(store.get(SETTINGS_KEY), f"{store.uri}/{SETTINGS_KEY}")
     check(settings)
@@ -81,8 +81,7 @@ def status(store: Store) -> Status:
     every = read_lanes(settings, store)
     measured = speeds(store)
     workers = settings.profile.workers or os.cpu_count() or 1
-    kinds = [kind for kind in ORDER if any(_ for lane in every for _ in lane.of(kind))]
-    stages = tuple(_stage_status(kind, every, measured, workers, store) for kind in kinds)
+    stages = tuple(_stage_status(kind, every, measured, workers, store) for kind in kinds(every))
     failures = {failure.unit: failure for diary in read_diaries(store) for failure in diary.failures}
     open_failures = (failure for failure in failures.values() if store.size(failure.unit) is None)
     return Status(

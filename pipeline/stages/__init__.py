@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -44,6 +44,7 @@ __all__ = [
     "generator_specs",
     "hosting",
     "judge_spec",
+    "kinds",
     "lanes",
     "read_columns",
     "read_part",
@@ -99,6 +100,12 @@ class Lanes:
     def of(self, kind: type[Stage]) -> Iterator[Stage]:
         """Yield the stages of one kind."""
         return (stage for stage in self.all if isinstance(stage, kind))
+
+
+def kinds(every: Iterable[Lanes]) -> list[type[Stage]]:
+    """Return the stages that one category at least goes through, in their order."""
+    there = {type(stage) for held in every for stage in held.all}
+    return [kind for kind in ORDER if kind in there]
 
 
 def lanes(

@@ -42,7 +42,7 @@ class LocalStore:
         """Write ``key`` whether or not it exists."""
         with self._temporary(key) as temporary:
             temporary.write_bytes(data)
-            _sync(temporary)
+            sync(temporary)
             temporary.replace(self._path(key))
 
     def get(self, key: str) -> bytes:
@@ -115,7 +115,7 @@ class LocalStore:
                 temporary.unlink()
 
     def _publish(self, temporary: Path, key: str) -> bool:
-        _sync(temporary)
+        sync(temporary)
         path = self._path(key)
         try:
             os.link(temporary, path)
@@ -123,11 +123,11 @@ class LocalStore:
             if not path.is_file():
                 raise
             return False
-        _sync(path.parent)
+        sync(path.parent)
         return True
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Force a file or a folder's entries to the disk: a commit must survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

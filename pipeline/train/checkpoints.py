@@ -11,13 +11,13 @@ them, and each loads what falls to it. So a training goes on with other ranks th
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError, CorruptError
+from pipeline.storage.local import sync
 from pipeline.train.optimizers import flat, restore
 from pipeline.train.parallel import Ranks, on_host, placed
 from pipeline.train.settings import Training, to_json
@@ -55,10 +55,10 @@ def save(
     (made / "state.json").write_text(json.dumps(state), encoding="utf-8")
     (made / "training.json").write_text(to_json(training), encoding="utf-8")
     for path in (*made.iterdir(), made):
-        _sync(path)
+        sync(path)
     shutil.rmtree(target, ignore_errors=True)
     made.rename(target)
-    _sync(folder)
+    sync(folder)
     for old in _held(folder)[: -training.output.keep]:
         shutil.rmtree(old)
 
@@ -110,11 +110,3 @@ def _stored(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 def _held(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if path.name.isdigit())
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
